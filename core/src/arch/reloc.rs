@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! `RelocationFixup`: what each relocation type means, as a table.
+
+use super::{ArchError, Code};
+
+/// What a relocation's field is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RelocKind {
+    /// Target of a call or jump.
+    Branch,
+    /// An address, absolute or relative to the place.
+    Address,
+    /// Nothing is stored.
+    None,
+}
+
+/// One row of a backend's relocation table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelocInfo {
+    /// ELF relocation type number.
+    pub r_type: u32,
+    /// Its name in the psABI.
+    pub name: &'static str,
+    /// Size of the word that holds the field, in bytes.
+    pub width: u8,
+    /// Bits of that little-endian word that the relocation owns.
+    pub mask: u64,
+    /// Whether the place's address is subtracted.
+    pub pc_relative: bool,
+    /// What it is for.
+    pub kind: RelocKind,
+}
+
+/// Relocations: description, application, and the inverse.
+pub trait RelocationFixup: Send + Sync {
+    /// The table's row for a type; `None` means unknown, which the engine refuses.
+    fn describe(&self, r_type: u32) -> Option<&'static RelocInfo>;
+
+    /// The type that stores a plain absolute address of 8 bytes in data.
+    fn absolute64(&self) -> u32;
+
+    /// For each relocation of `code`, in order: how many bytes from its symbol the thing lies
+    /// that it addresses. This is the addend less the bias that the processor adds for the
+    /// instruction (for a field that is followed by an immediate, more than the field's size).
+    fn target_offsets(&self, code: &Code<'_>) -> Result<Vec<i64>, ArchError>;
+
+    /// Stores symbol value `value` (S) with `addend` (A) for `place` (P) into `field`, which has
+    /// the row's width; bits outside the mask are kept.
+    fn apply(
+        &self,
+        r_type: u32,
+        value: u64,
+        addend: i64,
+        place: u64,
+        field: &mut [u8],
+    ) -> Result<(), ArchError>;
+
+    /// The inverse: the symbol value (S) that `apply` must have been given for `field` to hold
+    /// what it holds. For fields narrower than an address the value is sign-extended as the
+    /// processor would.
+    fn recover(&self, r_type: u32, addend: i64, place: u64, field: &[u8])
+    -> Result<u64, ArchError>;
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The manifest of an update file: what the update is, for which kernel, and what it needs.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the update format that this engine writes and the only one that it reads.
+pub const FORMAT: u32 = 1;
+
+/// The manifest, `manifest.json` in the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub version: u32,
+    /// The update's id: lower-case letters, digits, `-` and `_`; at most 40 bytes.
+    pub id: String,
+    /// What it is, in the author's words.
+    pub description: String,
+    /// Name of the architecture.
+    pub arch: String,
+    /// Exact kernel release, as `uname -r` prints it.
+    pub release: String,
+    /// The compiler, as `CONFIG_CC_VERSION_TEXT` has it.
+    pub compiler: String,
+    /// The transaction core.
+    pub core: CoreModule,
+    /// What is patched: the kernel image and modules.
+    pub targets: Vec<Target>,
+    /// Every other file of the archive, sorted by path.
+    pub files: Vec<FileEntry>,
+}
+
+/// The transaction core's module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoreModule {
+    /// Path in the archive.
+    pub file: String,
+    /// Version of the interface between the core and an update.
+    pub abi: u32,
+    /// Unexported symbols that it needs, by name; each must be unique in the kernel.
+    pub symbols: Vec<String>,
+}
+
+/// One target: `vmlinux` or a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// `vmlinux`, or the module's name with underscores, as `/proc/modules` has it.
+    pub name: String,
+    /// The update module for this target: path in the archive.
+    pub module: String,
+    /// Name that the update module has once it is loaded.
+    pub module_name: String,
+    /// Touched units.
+    pub units: Vec<UnitEntry>,
+    /// Functions, changed and new.
+    pub functions: Vec<Function>,
+    /// Unexported symbols that the update module needs.
+    pub symbols: Vec<NeededSymbol>,
+}
+
+/// A touched unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnitEntry {
+    /// Path of the object in the kernel tree, e.g. `net/core/sock.o`.
+    pub name: String,
+    /// The pre object without debug sections: path in the archive.
+    pub pre: String,
+}
+
+/// Whether a function is replaced or added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// It exists in the running kernel and is replaced.
+    Changed,
+    /// It does not exist there.
+    New,
+}
+
+/// A function of an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Function {
+    /// Its name in the source's object.
+    pub name: String,
+    /// Index into [`Target::units`].
+    pub unit: u32,
+    /// Whether it is replaced or added.
+    pub change: Change,
+    /// Why, in words.
+    pub reasons: Vec<String>,
+    /// For a replaced function, its index in the pre object's symbol table.
+    pub pre_symbol: Option<u32>,
+    /// For a replaced function, its split-off parts: indexes in the pre object's symbol table.
+    pub pre_parts: Vec<u32>,
+    /// For a replaced function: the global symbol of the new code in the update module.
+    pub new_link: Option<String>,
+}
+
+/// An unexported symbol that new code refers to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NeededSymbol {
+    /// Name of the undefined symbol in the update module, a C identifier.
+    pub link: String,
+    /// Name in the source's object; empty for a section symbol.
+    pub name: String,
+    /// How its address is found.
+    pub place: Place,
+}
+
+/// How a needed symbol's address is found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Place {
+    /// A global symbol: learned from any unit that refers to it, else unique in the kernel.
+    Global,
+    /// Defined in a pre object.
+    Local {
+        /// Index into [`Target::units`].
+        unit: u32,
+        /// Index in that pre object's symbol table (a section symbol's too).
+        symbol: u32,
+    },
+}
+
+/// A file of the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Path.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 in lower-case hexadecimal.
+    pub sha256: String,
+}

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The update file: one reproducible archive with everything that `apply` needs.
+
+mod manifest;
+
+pub use manifest::{
+    Change, CoreModule, FORMAT, FileEntry, Function, Manifest, NeededSymbol, Place, Target,
+    UnitEntry,
+};
