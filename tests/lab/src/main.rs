@@ -1,3 +1,83 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The lab.
-fn main() {}
+//! The lab's command: boots stock kernels in throw-away virtual machines and runs the end-to-end
+//! suites in them.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use splice_lab::build::Programs;
+use splice_lab::initramfs::Initramfs;
+use splice_lab::packages::{Cache, kernels};
+use splice_lab::vm::{Machine, Options};
+
+#[derive(Parser)]
+#[command(name = "splice-lab", about = "Throw-away virtual machines for splice's end-to-end tests")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Boot a stock kernel, run a command in it, switch it off.
+    Boot {
+        /// Kernel release; the newest that apt offers if absent.
+        #[arg(long)]
+        release: Option<String>,
+        /// The command; a probe if absent.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// List the kernels that apt offers with image, headers and source of one version.
+    Kernels,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.what) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("splice-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(what: What) -> Result<bool> {
+    match what {
+        What::Kernels => {
+            for kernel in kernels()? {
+                println!("{} {}", kernel.release, kernel.version);
+            }
+            Ok(true)
+        }
+        What::Boot { release, command } => boot(release.as_deref(), &command),
+    }
+}
+
+fn boot(release: Option<&str>, command: &[String]) -> Result<bool> {
+    let programs = Programs::build()?;
+    let cache = Cache::open()?;
+    let all = kernels()?;
+    let kernel = match release {
+        Some(release) => all.iter().find(|kernel| kernel.release == release),
+        None => all.last(),
+    };
+    let kernel = kernel.ok_or_else(|| anyhow::anyhow!("apt does not offer that kernel"))?;
+    let image = cache.image(&kernel.release, &kernel.version)?;
+    let mut initramfs = Initramfs::new();
+    initramfs.program("init", &programs.init)?;
+    let mut machine = Machine::boot(&Options::new(&image.kernel), &initramfs)?;
+    println!("{} booted in {:.1} s", machine.release, machine.boot_time.as_secs_f64());
+    let words: Vec<&str> = match command {
+        [] => vec!["/init", "probe", "tcp-attach-filter"],
+        words => words.iter().map(String::as_str).collect(),
+    };
+    let outcome = machine.run_words(&words)?;
+    print!("{}{}", outcome.stdout, outcome.stderr);
+    machine.check_kernel()?;
+    machine.power_off()?;
+    Ok(outcome.exit == Some(0))
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! `/init` of the lab's virtual machines: it serves the host, or (by its first argument) is the load,
+//! a probe, or a process that just ends.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use splice_lab::guest::{kernel, load, probe, serve};
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["exit", code] => ExitCode::from(code.parse::<u8>().unwrap_or(255)),
+        ["probe", name] => probe::run(name),
+        ["load", threads, pace] => match (threads.parse(), pace.parse()) {
+            (Ok(threads), Ok(pace)) => load::run(threads, Duration::from_micros(pace)),
+            _ => ExitCode::from(2),
+        },
+        _ if std::process::id() == 1 => {
+            if let Err(error) = serve::serve() {
+                eprintln!("splice-lab-init: {error:#}");
+            }
+            // PID 1 must not return: the machine ends here either way.
+            let _ = kernel::power_off();
+            ExitCode::FAILURE
+        }
+        _ => {
+            eprintln!("splice-lab-init: exit CODE | probe NAME | load THREADS PACE_US");
+            ExitCode::from(2)
+        }
+    }
+}

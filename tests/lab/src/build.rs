@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The workspace's own programs that a virtual machine needs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// Programs of this workspace, built.
+pub struct Programs {
+    /// The guest's `/init`.
+    pub init: PathBuf,
+    /// The `splice` command.
+    pub splice: PathBuf,
+}
+
+impl Programs {
+    /// Builds them, in the profile of the running program, beside it.
+    pub fn build() -> Result<Self> {
+        let own = std::env::current_exe().context("cannot find the running program")?;
+        let directory = own.parent().context("the running program is nowhere")?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(2)
+            .context("the workspace is nowhere")?;
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "-p", "splice-lab", "-p", "splice-cli"]);
+        build.args(["--bin", "splice-lab-init", "--bin", "splice"]).current_dir(root);
+        if directory.ends_with("release") {
+            build.arg("--release");
+        }
+        if let Some(target) = directory.parent() {
+            build.arg("--target-dir").arg(target);
+        }
+        let status = build.status().context("cannot run cargo")?;
+        if !status.success() {
+            bail!("cannot build the programs for the virtual machine");
+        }
+        Ok(Self { init: directory.join("splice-lab-init"), splice: directory.join("splice") })
+    }
+}

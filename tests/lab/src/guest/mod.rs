@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The guest side: the initramfs' `/init`, which is also the load, the probes and the idle sleeper
+//! that it starts (the same program under another first argument).
+
+pub mod command;
+pub mod kernel;
+pub mod load;
+pub mod probe;
+pub mod serve;
+pub mod setup;

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Probes: what a fix changes, seen from user space. Each prints one word and exits 0 (allowed), or
+//! 1 (denied), or 2 (something else went wrong).
+
+use std::io::{self, Read};
+use std::process::ExitCode;
+
+use super::setup::{attach_filter, send_raw, socket};
+
+/// Runs the probe with this name.
+#[must_use]
+pub fn run(name: &str) -> ExitCode {
+    let result = match name {
+        "tcp-attach-filter" => tcp_attach_filter(),
+        "raw-short-header" => raw_short_header(),
+        "read-stdin" => read_stdin(),
+        _ => Err(io::Error::other(format!("no probe is called {name}"))),
+    };
+    match result {
+        Ok(()) => {
+            println!("allowed");
+            ExitCode::SUCCESS
+        }
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            println!("denied: {error}");
+            ExitCode::from(1)
+        }
+        Err(error) => {
+            println!("failed: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// CVE-2026-53236: may an unprivileged user attach a socket filter to a TCP socket?
+fn tcp_attach_filter() -> io::Result<()> {
+    attach_filter(&socket(libc::AF_INET, libc::SOCK_STREAM, 0)?)
+}
+
+/// CVE-2026-64114: may a packet with a header length below five words be sent through a raw socket?
+fn raw_short_header() -> io::Result<()> {
+    let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
+    let mut packet = [0_u8; 64];
+    let header = [0x44, 0, 0, 64, 0, 1, 0, 0, 64, 253, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1];
+    for (to, from) in packet.iter_mut().zip(header) {
+        *to = from;
+    }
+    send_raw(&socket, &packet)
+}
+
+/// Blocks in reading its standard input, for a test that needs a sleeper in a known function.
+fn read_stdin() -> io::Result<()> {
+    let mut all = Vec::new();
+    io::stdin().read_to_end(&mut all).map(|_| ())
+}

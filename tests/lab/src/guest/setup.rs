@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Makes the bare machine usable: file systems, the loopback interface, the line to the host.
+//! The calls that no crate wraps are here, and nowhere else.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, mount};
+
+/// The serial port which leads to the host.
+const LINE: &str = "/dev/ttyS1";
+
+/// Mounts what a Linux program expects.
+pub fn mount_all() -> Result<()> {
+    for (kind, place) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("tmpfs", "/tmp"),
+        ("tmpfs", "/run"),
+        ("debugfs", "/sys/kernel/debug"),
+        ("tracefs", "/sys/kernel/tracing"),
+    ] {
+        if !Path::new(place).is_dir() {
+            std::fs::create_dir_all(place).with_context(|| format!("cannot create {place}"))?;
+        }
+        mount(kind, place, kind, MountFlags::empty(), None)
+            .with_context(|| format!("cannot mount {kind} on {place}"))?;
+    }
+    Ok(())
+}
+
+/// Opens the line to the host as a raw terminal: no echo, no translation.
+pub fn open_line() -> Result<File> {
+    let line = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(LINE)
+        .with_context(|| format!("cannot open {LINE}"))?;
+    // SAFETY: termios is a plain C structure for which all zeroes is a valid value.
+    let mut modes: libc::termios = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and the structure outlives the call.
+    check(unsafe { libc::tcgetattr(line.as_raw_fd(), &raw mut modes) })
+        .context("cannot read the line's modes")?;
+    // SAFETY: the structure is initialised.
+    unsafe { libc::cfmakeraw(&raw mut modes) };
+    // SAFETY: the structure is initialised; the constant is a valid speed.
+    check(unsafe { libc::cfsetspeed(&raw mut modes, libc::B115200) })
+        .context("cannot set the line's speed")?;
+    // SAFETY: the descriptor is open, and the structure is initialised.
+    check(unsafe { libc::tcsetattr(line.as_raw_fd(), libc::TCSANOW, &raw const modes) })
+        .context("cannot set the line's modes")?;
+    Ok(line)
+}
+
+/// Brings the loopback interface up.
+pub fn loopback_up() -> Result<()> {
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0).context("cannot open a socket")?;
+    // SAFETY: ifreq is a plain C structure for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which outlives the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) })
+        .context("cannot bring the loopback interface up")
+}
+
+/// A socket.
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes three integers.
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a socket filter that accepts everything (one classic BPF instruction).
+pub fn attach_filter(socket: &OwnedFd) -> io::Result<()> {
+    let mut accept = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut accept };
+    // SAFETY: the option reads a sock_fprog of that size, which with its one instruction outlives
+    // the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    check(result)
+}
+
+/// Sends bytes to 127.0.0.1 through a raw socket with the header included.
+pub fn send_raw(socket: &OwnedFd, packet: &[u8]) -> io::Result<()> {
+    // SAFETY: sockaddr_in is a plain C structure for which all zeroes is a valid value.
+    let mut to: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    to.sin_family = libc::AF_INET as libc::sa_family_t;
+    to.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
+    // SAFETY: the packet's and the address's pointers and lengths describe live memory.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            packet.as_ptr().cast(),
+            packet.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_in>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn check(result: libc::c_int) -> Result<(), io::Error> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

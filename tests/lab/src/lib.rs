@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Throw-away virtual machines with stock distribution kernels, and the end-to-end suites which use
+//! them.
+//!
+//! The host side fetches packages, derives patches, builds an initramfs and boots it; the guest side
+//! is the initramfs' `/init`. They talk JSON lines over a serial port ([`protocol`]).
+
+pub mod build;
+pub mod guest;
+pub mod initramfs;
+pub mod packages;
+pub mod protocol;
+pub mod vm;
