@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Instruction boundaries and fields of a stretch of code.
+
+use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
+
+/// One decoded instruction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Insn {
+    /// Offset in the code.
+    pub start: u64,
+    /// Length in bytes.
+    pub len: u64,
+    /// Whether the bytes are no instruction (then `len` is 1).
+    pub invalid: bool,
+    /// Offset in the code and size of the field that is added to the next instruction's address.
+    relative: Option<(u64, u64)>,
+}
+
+impl Insn {
+    /// Offset of the byte after it.
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.len
+    }
+
+    /// Whether the field at `offset` is added to the address of the next instruction.
+    pub(crate) fn relative_field(&self, offset: u64) -> bool {
+        self.relative.is_some_and(|(at, _)| at == offset)
+    }
+}
+
+/// All instructions of a stretch of code, decoded one after the other.
+#[derive(Debug, Clone)]
+pub(crate) struct Decoded {
+    insns: Vec<Insn>,
+}
+
+impl Decoded {
+    /// Decodes all of `bytes`. A byte that begins no instruction stands alone, and decoding goes
+    /// on behind it.
+    pub(crate) fn new(bytes: &[u8]) -> Decoded {
+        let mut insns = Vec::with_capacity(bytes.len() / 4);
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|r| !r.is_empty()) {
+            let insn = one(rest, at as u64);
+            at += insn.len as usize;
+            insns.push(insn);
+        }
+        Decoded { insns }
+    }
+
+    /// The instruction that covers `offset`, if those bytes are one.
+    pub(crate) fn covering(&self, offset: u64) -> Option<Insn> {
+        let after = self.insns.partition_point(|i| i.start <= offset);
+        let insn = *self.insns.get(after.checked_sub(1)?)?;
+        (!insn.invalid && offset < insn.end()).then_some(insn)
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Insn> {
+        self.insns.iter()
+    }
+}
+
+/// Decodes the first instruction of `bytes`, which is not empty.
+pub(crate) fn one(bytes: &[u8], start: u64) -> Insn {
+    let mut decoder = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE);
+    let mut insn = Instruction::default();
+    decoder.decode_out(&mut insn);
+    if insn.is_invalid() {
+        return Insn { start, len: 1, invalid: true, relative: None };
+    }
+    let fields = decoder.get_constant_offsets(&insn);
+    let relative = if insn.is_ip_rel_memory_operand() {
+        Some((start + fields.displacement_offset() as u64, fields.displacement_size() as u64))
+    } else if is_relative_branch(&insn) && fields.has_immediate() {
+        Some((start + fields.immediate_offset() as u64, fields.immediate_size() as u64))
+    } else {
+        None
+    };
+    Insn { start, len: insn.len() as u64, invalid: false, relative }
+}
+
+fn is_relative_branch(insn: &Instruction) -> bool {
+    use iced_x86::OpKind::{NearBranch16, NearBranch32, NearBranch64};
+    matches!(insn.try_op_kind(0), Ok(NearBranch16 | NearBranch32 | NearBranch64))
+}
+
+/// Disassembles up to `count` instructions, one line each.
+pub(crate) fn disassemble(bytes: &[u8], address: u64, count: usize) -> Vec<String> {
+    let mut formatter = NasmFormatter::new();
+    formatter.options_mut().set_branch_leading_zeros(false);
+    formatter.options_mut().set_space_after_operand_separator(true);
+    formatter.options_mut().set_rip_relative_addresses(true);
+    let mut lines = Vec::new();
+    let mut at = 0usize;
+    while lines.len() < count {
+        let Some(rest) = bytes.get(at..).filter(|r| !r.is_empty()) else { break };
+        let ip = address.wrapping_add(at as u64);
+        let mut decoder = Decoder::with_ip(64, rest, ip, DecoderOptions::NONE);
+        let insn = decoder.decode();
+        if insn.is_invalid() {
+            let byte = rest.first().copied().unwrap_or_default();
+            lines.push(format!("(bad) {byte:02x}"));
+            at += 1;
+            continue;
+        }
+        let mut text = String::new();
+        formatter.format(&insn, &mut text);
+        lines.push(text);
+        at += insn.len();
+    }
+    lines
+}

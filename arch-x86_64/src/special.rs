@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Special sections that only x86 kernels have.
+//!
+//! Sources: `struct alt_instr` (asm/alternative.h), `struct paravirt_patch_site`
+//! (asm/paravirt_types.h), `struct orc_entry` (asm/orc_types.h), and the tables that objtool
+//! writes (`.retpoline_sites`, `.return_sites`, `.call_sites`, `.ibt_endbr_seal`, `.cfi_sites`:
+//! one 32-bit distance to the place each).
+//!
+//! ORC tables are left out of an update: they are two parallel tables without a way to cut one by
+//! the other's relocations, and objtool makes them again when the update module is built.
+
+use splice_core::unit::{EntrySize, Role, SpecialSection};
+
+const fn row(name: &'static str, size: EntrySize, role: Role) -> SpecialSection {
+    SpecialSection { name, size, owner: 0, role }
+}
+
+/// The table.
+pub(crate) static SECTIONS: &[SpecialSection] = &[
+    // 12 bytes in 6.1, 14 or 16 in others: place, replacement, feature, lengths.
+    row(ALTERNATIVES, EntrySize::FromRelocations, Role::Dynamic),
+    row(".altinstr_replacement", EntrySize::Whole, Role::Payload),
+    // Slow path of a CPU-feature test, jumped to by the function itself.
+    row(".altinstr_aux", EntrySize::Whole, Role::Payload),
+    // Address (8 bytes), type, length, clobber mask up to 6.0, padding.
+    row(PARAVIRT, EntrySize::Fixed(16), Role::Dynamic),
+    row(SMP_LOCKS, EntrySize::Fixed(4), Role::Dynamic),
+    row(RETPOLINES, EntrySize::Fixed(4), Role::Dynamic),
+    row(RETURNS, EntrySize::Fixed(4), Role::Dynamic),
+    row(CALLS, EntrySize::Fixed(4), Role::Dynamic),
+    row(ENDBR_SEAL, EntrySize::Fixed(4), Role::Dynamic),
+    row(CFI, EntrySize::Fixed(4), Role::Dynamic),
+    row(".orc_unwind_ip", EntrySize::Whole, Role::Dropped),
+    row(".orc_unwind", EntrySize::Whole, Role::Dropped),
+    row(".orc_lookup", EntrySize::Whole, Role::Dropped),
+    row(".orc_header", EntrySize::Whole, Role::Dropped),
+];
+
+/// Alternatives.
+pub(crate) const ALTERNATIVES: &str = ".altinstructions";
+/// Paravirtual calls.
+pub(crate) const PARAVIRT: &str = ".parainstructions";
+/// Lock prefixes.
+pub(crate) const SMP_LOCKS: &str = ".smp_locks";
+/// Calls and jumps through retpolines.
+pub(crate) const RETPOLINES: &str = ".retpoline_sites";
+/// Jumps to the return thunk.
+pub(crate) const RETURNS: &str = ".return_sites";
+/// Calls that call-depth tracking may redirect.
+pub(crate) const CALLS: &str = ".call_sites";
+/// Landing pads that nothing jumps to.
+pub(crate) const ENDBR_SEAL: &str = ".ibt_endbr_seal";
+/// Functions with a type hash before them.
+pub(crate) const CFI: &str = ".cfi_sites";
+/// Jump labels (generic, but their code is the architecture's).
+pub(crate) const JUMP_LABELS: &str = "__jump_table";
+/// Static calls (likewise).
+pub(crate) const STATIC_CALLS: &str = ".static_call_sites";
+/// Ftrace sites (likewise).
+pub(crate) const FTRACE: &str = "__mcount_loc";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_section_is_listed_once() {
+        for (i, a) in SECTIONS.iter().enumerate() {
+            for b in SECTIONS.iter().skip(i + 1) {
+                assert_ne!(a.name, b.name);
+            }
+        }
+    }
+
+    #[test]
+    fn tables_of_places_are_dynamic() {
+        for name in [ALTERNATIVES, PARAVIRT, SMP_LOCKS, RETPOLINES, RETURNS, ENDBR_SEAL] {
+            let row = SECTIONS.iter().find(|s| s.name == name).unwrap();
+            assert_eq!(row.role, Role::Dynamic, "{name}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Stack safety: x86 stacks hold plain addresses; the list is of functions that never quiesce.
+
+use splice_core::arch::{NeverQuiescent, StackSafety};
+
+use crate::X86_64;
+
+const fn never(name: &'static str, why: &'static str) -> NeverQuiescent {
+    NeverQuiescent { name, why }
+}
+
+const SWITCH: &str = "every sleeping thread is in it";
+const NEW_THREAD: &str = "the first return address of every thread lies in it";
+const ENTRY: &str = "every thread that came from user space, and every interrupt, is in it";
+const IDLE: &str = "an idle processor is always in it";
+const PATCHING: &str = "it runs while text is rewritten";
+
+static NEVER: &[NeverQuiescent] = &[
+    never("__switch_to_asm", SWITCH),
+    never("__switch_to", SWITCH),
+    never("ret_from_fork", NEW_THREAD),
+    never("ret_from_fork_asm", NEW_THREAD),
+    never("entry_SYSCALL_64", ENTRY),
+    never("entry_SYSCALL_64_after_hwframe", ENTRY),
+    never("entry_SYSENTER_compat", ENTRY),
+    never("entry_SYSCALL_compat", ENTRY),
+    never("entry_INT80_compat", ENTRY),
+    never("do_syscall_64", ENTRY),
+    never("x64_sys_call", ENTRY),
+    never("do_int80_syscall_32", ENTRY),
+    never("do_int80_emulation", ENTRY),
+    never("do_fast_syscall_32", ENTRY),
+    never("do_SYSENTER_32", ENTRY),
+    never("error_entry", ENTRY),
+    never("error_return", ENTRY),
+    never("paranoid_entry", ENTRY),
+    never("paranoid_exit", ENTRY),
+    never("common_interrupt_return", ENTRY),
+    never("swapgs_restore_regs_and_return_to_usermode", ENTRY),
+    never("asm_exc_nmi", ENTRY),
+    never("end_repeat_nmi", ENTRY),
+    never("sync_regs", ENTRY),
+    never("arch_cpu_idle", IDLE),
+    never("default_idle", IDLE),
+    never("amd_e400_idle", IDLE),
+    never("mwait_idle", IDLE),
+    never("acpi_idle_enter", IDLE),
+    never("intel_idle", IDLE),
+    never("secondary_startup_64", IDLE),
+    never("start_secondary", IDLE),
+    never("x86_64_start_kernel", IDLE),
+    never("x86_64_start_reservations", IDLE),
+    never("exc_int3", PATCHING),
+    never("poke_int3_handler", PATCHING),
+];
+
+impl StackSafety for X86_64 {
+    fn minimum_size(&self) -> u64 {
+        crate::trampoline::JUMP_LEN
+    }
+
+    fn never_quiescent(&self) -> &'static [NeverQuiescent] {
+        NEVER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_plain_addresses() {
+        let word = X86_64.word();
+        assert_eq!((word.clear, word.set), (0, 0));
+    }
+
+    #[test]
+    fn the_whole_old_function_and_what_it_borrows_must_be_free() {
+        assert_eq!(X86_64.busy_range(3, 2), (0, 5));
+    }
+
+    #[test]
+    fn the_context_switch_is_refused_once() {
+        let hits = NEVER.iter().filter(|n| n.name == "__switch_to_asm").count();
+        assert_eq!(hits, 1);
+        for (i, a) in NEVER.iter().enumerate() {
+            assert!(NEVER.iter().skip(i + 1).all(|b| b.name != a.name), "{} twice", a.name);
+            assert!(!a.why.is_empty());
+        }
+    }
+}
