@@ -6,6 +6,7 @@
 //! is the initramfs' `/init`. They talk JSON lines over a serial port ([`protocol`]).
 
 pub mod build;
+pub mod fixes;
 pub mod guest;
 pub mod initramfs;
 pub mod packages;

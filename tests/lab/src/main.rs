@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use splice_lab::build::Programs;
+use splice_lab::fixes;
 use splice_lab::initramfs::Initramfs;
 use splice_lab::packages::{Cache, kernels};
 use splice_lab::vm::{Machine, Options};
@@ -28,6 +29,14 @@ enum What {
         /// The command; a probe if absent.
         #[arg(last = true)]
         command: Vec<String>,
+    },
+    /// Print a fix of the manifest as a patch.
+    Patch {
+        /// Its id, or `all`.
+        id: String,
+        /// Write each to this directory instead.
+        #[arg(long)]
+        to: Option<std::path::PathBuf>,
     },
     /// List the kernels that apt offers with image, headers and source of one version.
     Kernels,
@@ -53,8 +62,29 @@ fn run(what: What) -> Result<bool> {
             }
             Ok(true)
         }
+        What::Patch { id, to } => patch(&id, to.as_deref()),
         What::Boot { release, command } => boot(release.as_deref(), &command),
     }
+}
+
+fn patch(id: &str, to: Option<&std::path::Path>) -> Result<bool> {
+    let cache = Cache::open()?;
+    let all = fixes::manifest()?;
+    fixes::prefetch(&cache, &all)?;
+    let mut found = false;
+    for fix in all.iter().filter(|fix| id == "all" || fix.id == id) {
+        found = true;
+        let text = fix.patch(&cache)?;
+        match to {
+            Some(directory) => {
+                std::fs::create_dir_all(directory)?;
+                std::fs::write(directory.join(format!("{}.patch", fix.id)), text)?;
+            }
+            None => print!("{text}"),
+        }
+    }
+    anyhow::ensure!(found, "no fix is called {id}");
+    Ok(true)
 }
 
 fn boot(release: Option<&str>, command: &[String]) -> Result<bool> {

@@ -2,12 +2,16 @@
 //! Distribution packages: what apt offers, a checked copy of one in the cache, and what is in it.
 //! Nothing is installed, and nothing here needs root.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
+
+/// The package with the kernel's source.
+const SOURCE: &str = "linux-source-6.1";
 
 /// The cache that every run shares.
 pub struct Cache {
@@ -118,7 +122,7 @@ impl Cache {
         if missing.is_empty() {
             return Ok(place);
         }
-        let series = "linux-source-6.1";
+        let series = SOURCE;
         let package = self.fetch(series, version)?;
         let work = tempfile::Builder::new().prefix(".source-").tempdir_in(self.lab())?;
         let mut contents = Command::new("dpkg-deb")
@@ -183,25 +187,31 @@ pub struct Kernel {
 
 /// The versions of a package that apt offers, newest first.
 pub fn offered(package: &str) -> Result<Vec<String>> {
-    let output = Command::new("apt-cache")
-        .args(["madison", package])
-        .output()
-        .context("cannot run apt-cache")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut versions: Vec<String> = madison(&text, package);
-    versions.dedup();
-    Ok(versions)
+    Ok(offers(&[package])?.remove(package).unwrap_or_default())
 }
 
-fn madison(text: &str, package: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| {
-            let mut fields = line.split('|').map(str::trim);
-            let name = fields.next()?;
-            let version = fields.next()?;
-            (name == package).then(|| version.to_owned())
-        })
-        .collect()
+/// The same for several packages, with one look at apt's lists.
+fn offers<S: AsRef<str>>(packages: &[S]) -> Result<BTreeMap<String, Vec<String>>> {
+    let output = Command::new("apt-cache")
+        .arg("madison")
+        .args(packages.iter().map(AsRef::as_ref))
+        .output()
+        .context("cannot run apt-cache")?;
+    Ok(madison(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn madison(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.split('|').map(str::trim);
+        if let (Some(name), Some(version)) = (fields.next(), fields.next()) {
+            let versions = found.entry(name.to_owned()).or_default();
+            if !versions.iter().any(|known| known == version) {
+                versions.push(version.to_owned());
+            }
+        }
+    }
+    found
 }
 
 /// Every 6.1 cloud kernel for which apt offers image, headers and source of the same version,
@@ -212,23 +222,33 @@ pub fn kernels() -> Result<Vec<Kernel>> {
         .output()
         .context("cannot run apt-cache")?;
     let names = String::from_utf8_lossy(&output.stdout).into_owned();
-    let sources = offered("linux-source-6.1")?;
-    let mut found = Vec::new();
+    let mut numbers = Vec::new();
+    let mut wanted = vec![SOURCE.to_owned()];
     for name in names.lines() {
         let Some(release) = name.strip_prefix("linux-image-") else { continue };
-        let Some(number) = release
+        let number = release
             .strip_prefix("6.1.0-")
             .and_then(|rest| rest.strip_suffix("-cloud-amd64"))
-            .and_then(|number| number.parse::<u32>().ok())
-        else {
-            continue;
-        };
-        let headers = offered(&format!("linux-headers-{release}"))?;
-        let version = offered(name)?
+            .and_then(|number| number.parse::<u32>().ok());
+        if let Some(number) = number {
+            wanted.extend([name.to_owned(), format!("linux-headers-{release}")]);
+            numbers.push((number, release.to_owned()));
+        }
+    }
+    let offers = offers(&wanted)?;
+    let has = |package: &str, version: &String| {
+        offers.get(package).is_some_and(|versions| versions.contains(version))
+    };
+    let mut found = Vec::new();
+    for (number, release) in numbers {
+        let images = offers.get(&format!("linux-image-{release}"));
+        let headers = format!("linux-headers-{release}");
+        let version = images
             .into_iter()
-            .find(|version| headers.contains(version) && sources.contains(version));
+            .flatten()
+            .find(|version| has(&headers, version) && has(SOURCE, version));
         if let Some(version) = version {
-            found.push((number, Kernel { release: release.to_owned(), version }));
+            found.push((number, Kernel { release, version: version.clone() }));
         }
     }
     found.sort_by_key(|(number, _)| *number);
@@ -245,7 +265,7 @@ pub fn kernels() -> Result<Vec<Kernel>> {
 /// holds, if they are still offered; else the oldest kernel with a newer source.
 pub fn pair(base: &str, target: &str) -> Result<(Kernel, String)> {
     let all = kernels()?;
-    let sources = offered("linux-source-6.1")?;
+    let sources = offered(SOURCE)?;
     match all.iter().find(|kernel| kernel.version == base) {
         Some(kernel) if sources.iter().any(|version| version == target) => {
             Ok((kernel.clone(), target.to_owned()))
@@ -331,7 +351,9 @@ mod tests {
     fn madison_lines_are_read() {
         let text = " linux-source-6.1 |  6.1.192-2 | http://x y/main amd64 Packages\n \
                     linux-source-6.1 |  6.1.170-3 | http://x y/main amd64 Packages\n linux | 1 | z\n";
-        assert_eq!(madison(text, "linux-source-6.1"), ["6.1.192-2", "6.1.170-3"]);
+        let found = madison(text);
+        assert_eq!(found["linux-source-6.1"], ["6.1.192-2", "6.1.170-3"]);
+        assert_eq!(found["linux"], ["1"]);
     }
 
     #[test]

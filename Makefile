@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Everything that a developer runs. Needs Rust, git and make; `make deps` installs the rest on Debian.
+
+CARGO ?= cargo
+
+# What building an update for a Debian kernel, and testing it in a virtual machine, needs.
+PACKAGES = gcc-12 gcc libc6-dev make binutils patch diffutils bison flex bc libelf-dev libssl-dev perl python3 \
+	xz-utils zstd tar rsync cpio kmod dpkg dpkg-dev apt ca-certificates qemu-system-x86
+
+.PHONY: all deps demo test quick lint fmt
+
+all:
+	$(CARGO) build --workspace
+
+# Installs what is missing; asks for it where it may not.
+deps:
+	@missing=$$(for package in $(PACKAGES); do \
+		dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || echo $$package; \
+	done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then \
+		echo "missing packages; as root, run:"; \
+		echo "  apt-get update && apt-get install -y --no-install-recommends" $$missing; \
+		exit 1; \
+	fi; \
+	if [ -z "$$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mtime -1 2>/dev/null)" ]; then \
+		echo "updating apt's lists"; apt-get -q update || exit 1; \
+	fi; \
+	echo "installing" $$missing; \
+	DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $$missing
+
+# A real fix onto a stock, running kernel, and off again.
+demo: deps
+	$(CARGO) run --quiet -p splice-lab -- demo
+
+# Quick tests only: no virtual machine, no package.
+quick:
+	$(CARGO) test --workspace
+
+# Everything.
+test: deps quick
+	$(CARGO) run --quiet -p splice-lab -- test
+
+fmt:
+	$(CARGO) fmt --all
+
+lint: deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) run --quiet -p splice-lab -- checkpatch kmod
