@@ -6,9 +6,15 @@
 //! is the initramfs' `/init`. They talk JSON lines over a serial port ([`protocol`]).
 
 pub mod build;
+pub mod checkpatch;
+pub mod corpus;
+pub mod demo;
 pub mod fixes;
 pub mod guest;
 pub mod initramfs;
 pub mod packages;
 pub mod protocol;
+pub mod session;
+pub mod soak;
+pub mod suite;
 pub mod vm;

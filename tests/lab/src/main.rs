@@ -2,15 +2,16 @@
 //! The lab's command: boots stock kernels in throw-away virtual machines and runs the end-to-end
 //! suites in them.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use splice_lab::build::Programs;
-use splice_lab::fixes;
 use splice_lab::initramfs::Initramfs;
 use splice_lab::packages::{Cache, kernels};
 use splice_lab::vm::{Machine, Options};
+use splice_lab::{checkpatch, corpus, demo, fixes, soak, suite};
 
 #[derive(Parser)]
 #[command(name = "splice-lab", about = "Throw-away virtual machines for splice's end-to-end tests")]
@@ -21,6 +22,33 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// A real fix onto a stock, running, busy kernel, off again and on again.
+    Demo,
+    /// Real fixes through create, check, apply and undo in one machine; prints a table.
+    Corpus {
+        /// Only so many.
+        #[arg(long)]
+        limit: Option<usize>,
+        /// The patches of this directory instead of the manifest's fixes.
+        #[arg(long)]
+        patches: Option<PathBuf>,
+    },
+    /// One update on and off many times, under load.
+    Soak {
+        /// How many times.
+        #[arg(long, default_value_t = 200)]
+        cycles: usize,
+    },
+    /// Every end-to-end test, or those whose name contains a word.
+    Test {
+        /// The word.
+        filter: Option<String>,
+    },
+    /// The kernel's own style checker over the C files of a directory.
+    Checkpatch {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Boot a stock kernel, run a command in it, switch it off.
     Boot {
         /// Kernel release; the newest that apt offers if absent.
@@ -36,7 +64,7 @@ enum What {
         id: String,
         /// Write each to this directory instead.
         #[arg(long)]
-        to: Option<std::path::PathBuf>,
+        to: Option<PathBuf>,
     },
     /// List the kernels that apt offers with image, headers and source of one version.
     Kernels,
@@ -56,6 +84,11 @@ fn main() -> ExitCode {
 
 fn run(what: What) -> Result<bool> {
     match what {
+        What::Demo => demo::run().map(|()| true),
+        What::Corpus { limit, patches } => corpus::run(limit, patches.as_deref()),
+        What::Soak { cycles } => soak::run(cycles).map(|()| true),
+        What::Test { filter } => suite::run(filter),
+        What::Checkpatch { directory } => checkpatch::run(&directory),
         What::Kernels => {
             for kernel in kernels()? {
                 println!("{} {}", kernel.release, kernel.version);
@@ -67,7 +100,7 @@ fn run(what: What) -> Result<bool> {
     }
 }
 
-fn patch(id: &str, to: Option<&std::path::Path>) -> Result<bool> {
+fn patch(id: &str, to: Option<&Path>) -> Result<bool> {
     let cache = Cache::open()?;
     let all = fixes::manifest()?;
     fixes::prefetch(&cache, &all)?;

@@ -2,10 +2,11 @@
 //! Probes: what a fix changes, seen from user space. Each prints one word and exits 0 (allowed), or
 //! 1 (denied), or 2 (something else went wrong).
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-use super::setup::{attach_filter, send_raw, socket};
+use super::setup::{attach_filter, event_descriptor, name_process, send_raw, socket};
 
 /// Runs the probe with this name.
 #[must_use]
@@ -13,7 +14,7 @@ pub fn run(name: &str) -> ExitCode {
     let result = match name {
         "tcp-attach-filter" => tcp_attach_filter(),
         "raw-short-header" => raw_short_header(),
-        "read-stdin" => read_stdin(),
+        "sleep-in-eventfd" => sleep_in_eventfd(),
         _ => Err(io::Error::other(format!("no probe is called {name}"))),
     };
     match result {
@@ -53,8 +54,15 @@ fn raw_short_header() -> io::Result<()> {
     send_raw(&socket, &packet)
 }
 
-/// Blocks in reading its standard input, for a test that needs a sleeper in a known function.
-fn read_stdin() -> io::Result<()> {
-    let mut all = Vec::new();
-    io::stdin().read_to_end(&mut all).map(|_| ())
+/// Sleeps in reading an event descriptor until standard input ends, for a test that needs a thread
+/// in a known function.
+fn sleep_in_eventfd() -> io::Result<()> {
+    name_process(c"sleeper");
+    let mut events = File::from(event_descriptor()?);
+    std::thread::spawn(|| {
+        // Whatever comes, the end of the input is the signal.
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0)
+    });
+    events.read_exact(&mut [0; 8])
 }

@@ -81,6 +81,23 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// An event descriptor whose count is zero.
+pub fn event_descriptor() -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made, and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives this process's first thread a name, for a test that looks for it.
+pub fn name_process(name: &std::ffi::CStr) {
+    // SAFETY: the name is a C string, and outlives the call.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
 /// Attaches a socket filter that accepts everything (one classic BPF instruction).
 pub fn attach_filter(socket: &OwnedFd) -> io::Result<()> {
     let mut accept = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX };

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The `splice` command as the suites use it: on the host to create updates, in a guest to apply
+//! them.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::build::Programs;
+use crate::initramfs::{Initramfs, ModuleDirectory};
+use crate::packages::{Cache, Image, Kernel, pair};
+use crate::protocol::{Command, Outcome, Request};
+use crate::vm::{Machine, Options};
+
+/// What every suite starts from.
+pub struct Lab {
+    /// The package cache.
+    pub cache: Cache,
+    /// This workspace's programs.
+    pub programs: Programs,
+    /// The kernel that is patched.
+    pub kernel: Kernel,
+    /// Its image.
+    pub image: Image,
+    /// Updates and patches of this run.
+    pub work: tempfile::TempDir,
+}
+
+/// How a `splice` command ended.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The command, for messages.
+    pub what: String,
+    /// Exit code; -1 if a signal ended it.
+    pub exit: i32,
+    /// Its JSON, or null.
+    pub json: Value,
+    /// What it said to a person.
+    pub stderr: String,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl Answer {
+    fn new(what: String, outcome: &Outcome) -> Self {
+        Self {
+            what,
+            exit: outcome.exit.unwrap_or(-1),
+            json: serde_json::from_str(&outcome.stdout).unwrap_or(Value::Null),
+            stderr: outcome.stderr.trim().to_owned(),
+            duration: Duration::from_micros(outcome.duration_us),
+        }
+    }
+
+    /// Fails unless the command succeeded.
+    pub fn success(self) -> Result<Self> {
+        self.expect(0)
+    }
+
+    /// Fails unless the command ended with this code.
+    pub fn expect(self, code: i32) -> Result<Self> {
+        if self.exit == code {
+            return Ok(self);
+        }
+        bail!("{} ended with {}, not {code}: {}", self.what, self.exit, self.explanation())
+    }
+
+    /// Fails unless each of these is somewhere in what it said.
+    pub fn says(self, words: &[&str]) -> Result<Self> {
+        let said = self.explanation();
+        for word in words {
+            if !said.contains(word) {
+                bail!("{} does not mention {word:?}; it says: {said}", self.what);
+            }
+        }
+        Ok(self)
+    }
+
+    /// All that it said.
+    #[must_use]
+    pub fn explanation(&self) -> String {
+        if self.json.is_null() {
+            self.stderr.clone()
+        } else {
+            format!("{}\n{}", self.stderr, self.json).trim().to_owned()
+        }
+    }
+
+    /// The first number with this key, wherever it is in the JSON.
+    #[must_use]
+    pub fn number(&self, key: &str) -> Option<u64> {
+        search(&self.json, key).and_then(Value::as_u64)
+    }
+}
+
+/// The first value with this key, depth first.
+#[must_use]
+pub fn search<'a>(json: &'a Value, key: &str) -> Option<&'a Value> {
+    match json {
+        Value::Object(map) => map.get(key).or_else(|| map.values().find_map(|v| search(v, key))),
+        Value::Array(list) => list.iter().find_map(|value| search(value, key)),
+        _ => None,
+    }
+}
+
+impl Lab {
+    /// Builds the programs and fetches the kernel of this version; `target` is the source version
+    /// that must be offered too.
+    pub fn open(base: &str, target: &str) -> Result<Self> {
+        let programs = Programs::build()?;
+        let cache = Cache::open()?;
+        let (kernel, _) = pair(base, target)?;
+        let image = cache.image(&kernel.release, &kernel.version)?;
+        let work = tempfile::Builder::new().prefix("splice-lab-").tempdir()?;
+        Ok(Self { cache, programs, kernel, image, work })
+    }
+
+    /// Runs `splice` on the host.
+    pub fn splice(&self, words: &[&str]) -> Result<Answer> {
+        let started = Instant::now();
+        let output = std::process::Command::new(&self.programs.splice)
+            .args(["--format", "json"])
+            .args(words)
+            .output()
+            .context("cannot run splice")?;
+        let outcome = Outcome {
+            exit: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            duration_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            ..Outcome::default()
+        };
+        Ok(Answer::new(format!("splice {}", words.join(" ")), &outcome))
+    }
+
+    /// Prepares the kernel.
+    pub fn prepare(&self) -> Result<Answer> {
+        self.splice(&["prepare", "--release", &self.kernel.release])?.success()
+    }
+
+    /// Creates an update from a patch's text. The file need not exist afterwards: see the answer.
+    pub fn create(&self, id: &str, patch: &str) -> Result<(PathBuf, Answer)> {
+        let source = self.work.path().join(format!("{id}.patch"));
+        let update = self.work.path().join(format!("{id}.splice"));
+        std::fs::write(&source, patch)?;
+        let words = [
+            "create",
+            "--release",
+            &self.kernel.release,
+            "--id",
+            id,
+            "--output",
+            &update.to_string_lossy(),
+            &source.to_string_lossy(),
+        ];
+        Ok((update.clone(), self.splice(&words)?))
+    }
+}
+
+/// A guest with `splice` and updates.
+pub struct Guest {
+    /// The machine.
+    pub machine: Machine,
+}
+
+/// What goes into a guest.
+#[derive(Default)]
+pub struct Contents<'a> {
+    /// Update files by id; in the guest they are `/updates/ID.splice`.
+    pub updates: Vec<(&'a str, &'a Path)>,
+    /// Other files by their path in the guest, without the leading slash.
+    pub files: Vec<(&'a str, Vec<u8>)>,
+    /// Modules to load before anything else.
+    pub modules: Vec<String>,
+    /// Additional words for the kernel's command line.
+    pub append: &'a str,
+    /// How long the guest may live; ten minutes if absent.
+    pub limit: Option<Duration>,
+}
+
+impl Guest {
+    /// Boots an image with these contents.
+    pub fn boot(lab: &Lab, image: &Image, contents: &Contents) -> Result<Self> {
+        let mut initramfs = Initramfs::new();
+        initramfs.program("init", &lab.programs.init)?;
+        initramfs.program("bin/splice", &lab.programs.splice)?;
+        for (id, path) in &contents.updates {
+            let body = std::fs::read(path)
+                .with_context(|| format!("cannot read the update {}", path.display()))?;
+            initramfs.file(&format!("updates/{id}.splice"), body);
+        }
+        for (path, body) in &contents.files {
+            initramfs.file(path, body.clone());
+        }
+        let mut order = Vec::new();
+        if !contents.modules.is_empty() {
+            let directory = ModuleDirectory::read(&image.modules)?;
+            for name in &contents.modules {
+                order.extend(initramfs.module(&directory, name)?);
+            }
+        }
+        let mut options = Options::new(&image.kernel);
+        contents.append.clone_into(&mut options.append);
+        if let Some(limit) = contents.limit {
+            options.limit = limit;
+        }
+        let mut machine = Machine::boot(&options, &initramfs)?;
+        if !order.is_empty() {
+            machine.ask(&Request::InsertModules { paths: order })?;
+        }
+        Ok(Self { machine })
+    }
+
+    /// Runs `splice` in the guest, as root.
+    pub fn splice(&mut self, words: &[&str]) -> Result<Answer> {
+        self.splice_as(words, |command| command)
+    }
+
+    /// Runs `splice` in the guest, with changes to the command.
+    pub fn splice_as(
+        &mut self,
+        words: &[&str],
+        change: impl FnOnce(Command) -> Command,
+    ) -> Result<Answer> {
+        let argv = ["/bin/splice", "--format", "json"].iter().chain(words).copied();
+        let outcome = self.machine.run(&change(Command::new(argv)))?;
+        Ok(Answer::new(format!("splice {}", words.join(" ")), &outcome))
+    }
+
+    /// Whether the update would apply.
+    pub fn check(&mut self, id: &str) -> Result<Answer> {
+        self.splice(&["check", &update(id)])
+    }
+
+    /// Applies an update.
+    pub fn apply(&mut self, id: &str) -> Result<Answer> {
+        self.splice(&["apply", &update(id)])
+    }
+
+    /// Takes an update back.
+    pub fn undo(&mut self, id: &str) -> Result<Answer> {
+        self.splice(&["undo", id])
+    }
+
+    /// Runs a probe without privileges: whether what it tries is allowed, and what it printed.
+    pub fn probe(&mut self, name: &str, uid: u32) -> Result<(bool, String)> {
+        let outcome = self.machine.run(&Command::new(["/init", "probe", name]).as_user(uid))?;
+        let said = outcome.stdout.trim().to_owned();
+        match outcome.exit {
+            Some(0) => Ok((true, said)),
+            Some(1) => Ok((false, said)),
+            _ => bail!("the probe {name} broke: {said} {}", outcome.stderr.trim()),
+        }
+    }
+
+    /// The ids of the updates that the kernel holds, from sysfs (not from `splice`, which is what
+    /// is being tested).
+    pub fn loaded(&mut self) -> Result<Vec<String>> {
+        let modules = self.machine.read("/proc/modules")?;
+        Ok(modules
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .filter(|name| *name == "splice" || name.starts_with("splice_"))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Fails unless the kernel is as it was before any update.
+    pub fn expect_clean(&mut self) -> Result<()> {
+        let loaded = self.loaded()?;
+        if !loaded.is_empty() {
+            bail!("these modules are left behind: {}", loaded.join(", "));
+        }
+        self.machine.check_kernel()
+    }
+}
+
+/// An update's path in the guest.
+#[must_use]
+pub fn update(id: &str) -> String {
+    format!("/updates/{id}.splice")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_found_at_any_depth() {
+        let json = serde_json::json!({"a": [{"b": 1}], "c": {"pause_ns": 7}});
+        assert_eq!(search(&json, "pause_ns").and_then(Value::as_u64), Some(7));
+        assert!(search(&json, "d").is_none());
+    }
+
+    #[test]
+    fn a_wrong_exit_code_is_explained() {
+        let outcome = Outcome { exit: Some(5), stderr: "no match".into(), ..Outcome::default() };
+        let error = Answer::new("splice apply".into(), &outcome).success().unwrap_err();
+        assert_eq!(error.to_string(), "splice apply ended with 5, not 0: no match");
+    }
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! What `create` does with good and bad patches of a real kernel; no machine is booted.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::{FIX, Fixture, Suite};
+use crate::session::{Answer, search};
+
+pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
+    suite.test("create_is_reproducible", || reproducible(fixture));
+    suite.test("create_names_the_hunk_that_does_not_apply", || does_not_apply(fixture));
+    suite.test("create_says_that_nothing_changed", || nothing_changed(fixture));
+    suite.test("create_refuses_a_unit_that_is_not_built", || not_built(fixture));
+    suite.test("create_passes_on_the_compilers_words", || does_not_compile(fixture));
+    suite.test("create_can_be_killed", || killed(fixture));
+    suite.test("create_leaves_the_tree_alone", || tree_untouched(fixture));
+}
+
+fn patch(fixture: &Fixture) -> Result<String> {
+    fixture.fix.patch(&fixture.lab.cache)
+}
+
+/// Fails if an update came out although it should not have.
+fn no_update(file: PathBuf, answer: Answer) -> Result<Answer> {
+    ensure!(!file.exists(), "{} left an update behind", answer.what);
+    Ok(answer)
+}
+
+fn reproducible(fixture: &Fixture) -> Result<()> {
+    let first = fixture.updates.iter().find(|(id, _)| *id == FIX).context("no update")?;
+    let first = std::fs::read(&first.1)?;
+    let (file, answer) = fixture.lab.create(FIX, &patch(fixture)?)?;
+    answer.success()?;
+    ensure!(std::fs::read(file)? == first, "the same input made another update");
+    Ok(())
+}
+
+fn does_not_apply(fixture: &Fixture) -> Result<()> {
+    let patch = patch(fixture)?;
+    let context = patch
+        .lines()
+        .skip_while(|line| !line.starts_with("@@"))
+        .find(|line| line.starts_with(' ') && line.len() > 8)
+        .context("the patch has no context")?;
+    let broken = patch.replacen(context, &format!("{context} /* not there */"), 1);
+    let (file, answer) = fixture.lab.create("bad-context", &broken)?;
+    let answer = no_update(file, answer)?;
+    ensure!(answer.exit > 0 && answer.exit != 3, "{} ended with {}", answer.what, answer.exit);
+    answer.says(&["net/core/sock.c", "hunk"]).map(drop)
+}
+
+fn nothing_changed(fixture: &Fixture) -> Result<()> {
+    let patch = fixture.edit("net/ipv4/raw.c", "INET is implemented", "INET  is implemented")?;
+    let (file, answer) = fixture.lab.create("comment", &patch)?;
+    no_update(file, answer)?.expect(3).map(drop)
+}
+
+fn not_built(fixture: &Fixture) -> Result<()> {
+    let include = "#include <linux/init.h>";
+    let patch = fixture.edit(
+        "sound/core/init.c",
+        include,
+        &format!("{include}\n#include <linux/bug.h>"),
+    )?;
+    let (file, answer) = fixture.lab.create("not-built", &patch)?;
+    let answer = no_update(file, answer)?;
+    ensure!(answer.exit > 0, "{} succeeded", answer.what);
+    answer.says(&["sound/core/init"]).map(drop)
+}
+
+fn does_not_compile(fixture: &Fixture) -> Result<()> {
+    let include = "#include <net/raw.h>";
+    let patch = fixture.edit(
+        "net/ipv4/raw.c",
+        include,
+        &format!("{include}\nstatic int splice_test = splice_undeclared;"),
+    )?;
+    let (file, answer) = fixture.lab.create("broken", &patch)?;
+    no_update(file, answer)?.expect(1)?.says(&["splice_undeclared", "post"]).map(drop)
+}
+
+fn killed(fixture: &Fixture) -> Result<()> {
+    let source = fixture.lab.work.path().join("killed.patch");
+    let update = fixture.lab.work.path().join("killed.splice");
+    // Another patch than any before, so that nothing is cached.
+    let text = fixture.edit("net/ipv4/raw.c", "ihl < 5", "ihl < 5 ").or_else(|_| {
+        fixture.edit("net/ipv4/raw.c", "iphlen > length", "iphlen > length || iphlen < 4")
+    })?;
+    std::fs::write(&source, &text)?;
+    for delay in [300, 1500, 4000] {
+        let mut child = Command::new(&fixture.lab.programs.splice)
+            .args(["create", "--release", &fixture.lab.kernel.release, "--id", "killed"])
+            .arg("--output")
+            .arg(&update)
+            .arg(&source)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("cannot run splice")?;
+        std::thread::sleep(Duration::from_millis(delay));
+        if let Some(group) = Pid::from_raw(child.id().cast_signed()) {
+            // It may have ended already.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        child.wait()?;
+    }
+    if update.exists() {
+        fixture.lab.splice(&["inspect", &update.to_string_lossy()])?.success()?;
+        std::fs::remove_file(&update)?;
+    }
+    let (_, answer) = fixture.lab.create("killed", &text)?;
+    answer.success().map(drop)
+}
+
+fn tree_untouched(fixture: &Fixture) -> Result<()> {
+    let prepared = fixture.lab.prepare()?;
+    let tree = ["tree", "source", "path"]
+        .iter()
+        .find_map(|key| search(&prepared.json, key)?.as_str())
+        .context("prepare does not say where the tree is")?;
+    let original = fixture.lab.cache.source_files(&fixture.fix.base, &fixture.fix.files())?;
+    for file in fixture.fix.files() {
+        let place = PathBuf::from(tree).join(&file);
+        let now =
+            std::fs::read(&place).with_context(|| format!("cannot read {}", place.display()))?;
+        ensure!(now == std::fs::read(original.join(&file))?, "{file} in the tree was changed");
+    }
+    Ok(())
+}

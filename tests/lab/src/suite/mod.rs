@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The end-to-end tests. Each prints a line, as `cargo test` does; none is ever skipped silently.
+
+mod build;
+mod guest;
+mod refusals;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::fixes::{self, Fix};
+use crate::session::Lab;
+use crate::{corpus, demo, soak};
+
+/// Counts the tests.
+pub struct Suite {
+    filter: Option<String>,
+    passed: usize,
+    failures: Vec<String>,
+}
+
+impl Suite {
+    /// Whether a test of this name is to be run.
+    fn wants(&self, name: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))
+    }
+
+    /// Runs one test.
+    fn test(&mut self, name: &str, body: impl FnOnce() -> Result<()>) {
+        if !self.wants(name) {
+            return;
+        }
+        let started = Instant::now();
+        let result = body();
+        let time = started.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                self.passed += 1;
+                println!("test {name} ... ok ({time:.1} s)");
+            }
+            Err(error) => {
+                println!("test {name} ... FAILED ({time:.1} s)\n  {error:#}");
+                self.failures.push(name.to_owned());
+            }
+        }
+    }
+}
+
+/// The lab, and the updates that several tests use.
+pub struct Fixture {
+    lab: Lab,
+    fix: Fix,
+    updates: Vec<(&'static str, PathBuf)>,
+}
+
+/// The update whose effect the tests look at, and its probe.
+const FIX: &str = "attach-filter";
+/// A fix for a module.
+const MODULE_FIX: &str = "tipc";
+/// An update of a function that a test can sleep in.
+const SLEEPER: &str = "eventfd";
+
+impl Fixture {
+    /// Prepares the kernel and creates the updates.
+    fn new() -> Result<Self> {
+        let fix = fixes::find(FIX)?;
+        let lab = Lab::open(&fix.base, &fix.target)?;
+        lab.prepare()?;
+        let mut fixture = Self { lab, fix, updates: Vec::new() };
+        let patch = fixture.fix.patch(&fixture.lab.cache)?;
+        fixture.create(FIX, &patch)?;
+        let patch = fixes::find(MODULE_FIX)?.patch(&fixture.lab.cache)?;
+        fixture.create(MODULE_FIX, &patch)?;
+        let patch = fixture.eventfd()?;
+        fixture.create(SLEEPER, &patch)?;
+        Ok(fixture)
+    }
+
+    fn create(&mut self, id: &'static str, patch: &str) -> Result<()> {
+        let (file, answer) = self.lab.create(id, patch)?;
+        answer.success().with_context(|| format!("cannot create the update {id}"))?;
+        self.updates.push((id, file));
+        Ok(())
+    }
+
+    /// A patch for the function that a reader of an event descriptor sleeps in: a buffer that is too
+    /// small gets another error.
+    fn eventfd(&self) -> Result<String> {
+        self.edit(
+            "fs/eventfd.c",
+            "sizeof(ucnt))\n\t\treturn -EINVAL",
+            "sizeof(ucnt))\n\t\treturn -ERANGE",
+        )
+    }
+
+    fn edit(&self, file: &str, old: &str, new: &str) -> Result<String> {
+        fixes::edit(&self.lab.cache, &self.fix.base, file, &[(old, new)])
+    }
+}
+
+/// Runs the end-to-end tests whose names contain the filter; true if all passed.
+pub fn run(filter: Option<String>) -> Result<bool> {
+    let mut suite = Suite { filter, passed: 0, failures: Vec::new() };
+    suite.test("demo", demo::run);
+    let fixture = Fixture::new()?;
+    build::run(&mut suite, &fixture);
+    guest::run(&mut suite, &fixture);
+    refusals::run(&mut suite, &fixture);
+    drop(fixture);
+    suite.test("corpus", || {
+        anyhow::ensure!(corpus::run(Some(10), None)?, "not every fix went through");
+        Ok(())
+    });
+    suite.test("soak", || soak::run(30));
+    println!("{} passed, {} failed", suite.passed, suite.failures.len());
+    for name in &suite.failures {
+        println!("  failed: {name}");
+    }
+    Ok(suite.failures.is_empty() && suite.passed > 0)
+}
