@@ -12,22 +12,27 @@ PACKAGES = gcc-12 gcc libc6-dev make binutils patch diffutils bison flex bc libe
 all:
 	$(CARGO) build --workspace
 
-# Installs what is missing; asks for it where it may not.
+# Installs what is missing, and gets apt's lists if there are none; says what to run where it may not.
+# (The lists' own times are the server's; the directory's time is that of the last update.)
 deps:
 	@missing=$$(for package in $(PACKAGES); do \
 		dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || echo $$package; \
 	done); \
-	if [ -z "$$missing" ]; then exit 0; fi; \
+	lists=$$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' 2>/dev/null | head -n 1); \
+	recent=$$(find /var/lib/apt/lists/partial -maxdepth 0 -mtime -1 2>/dev/null); \
+	if [ -n "$$lists" ] && [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ]; then \
-		echo "missing packages; as root, run:"; \
+		echo "packages or apt's lists are missing; as root, run:"; \
 		echo "  apt-get update && apt-get install -y --no-install-recommends" $$missing; \
 		exit 1; \
 	fi; \
-	if [ -z "$$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' -mtime -1 2>/dev/null)" ]; then \
+	if [ -z "$$lists" ] || [ -z "$$recent" ]; then \
 		echo "updating apt's lists"; apt-get -q update || exit 1; \
 	fi; \
-	echo "installing" $$missing; \
-	DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $$missing
+	if [ -n "$$missing" ]; then \
+		echo "installing" $$missing; \
+		DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $$missing; \
+	fi
 
 # A real fix onto a stock, running kernel, and off again.
 demo: deps

@@ -3,10 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
 /// Programs of this workspace, built.
+#[derive(Clone)]
 pub struct Programs {
     /// The guest's `/init`.
     pub init: PathBuf,
@@ -15,8 +17,17 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Builds them, in the profile of the running program, beside it.
+    /// Builds them, in the profile of the running program, beside it; once in a run.
     pub fn build() -> Result<Self> {
+        static BUILT: Mutex<Option<Programs>> = Mutex::new(None);
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*built {
+            Some(programs) => Ok(programs.clone()),
+            None => Ok(built.insert(Self::build_now()?).clone()),
+        }
+    }
+
+    fn build_now() -> Result<Self> {
         let own = std::env::current_exe().context("cannot find the running program")?;
         let directory = own.parent().context("the running program is nowhere")?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -39,6 +39,13 @@ pub enum Request {
         /// Path in the guest.
         path: String,
     },
+    /// The lines of a file that contain a text; for a file too long for the line to the host.
+    Search {
+        /// Path in the guest.
+        path: String,
+        /// The text.
+        text: String,
+    },
     /// Write text to an existing file (a sysctl, say).
     Write {
         /// Path in the guest.

@@ -175,6 +175,29 @@ impl Machine {
         }
     }
 
+    /// The lines of a guest's file that contain a text.
+    pub fn search(&mut self, path: &str, text: &str) -> Result<String> {
+        match self.ask(&Request::Search { path: path.to_owned(), text: text.to_owned() })? {
+            Reply::Text(text) => Ok(text),
+            other => bail!("unexpected reply to a search: {other:?}"),
+        }
+    }
+
+    /// The run-time address of a kernel symbol whose name is unique.
+    pub fn address(&mut self, symbol: &str) -> Result<u64> {
+        let lines = self.search("/proc/kallsyms", &format!(" {symbol}"))?;
+        let mut found = lines.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let address = u64::from_str_radix(words.next()?, 16).ok()?;
+            (words.nth(1)? == symbol).then_some(address)
+        });
+        match (found.next(), found.next()) {
+            (Some(address), None) => Ok(address),
+            (None, _) => bail!("the kernel has no symbol {symbol}"),
+            (Some(_), Some(_)) => bail!("the kernel has several symbols {symbol}"),
+        }
+    }
+
     /// Writes to a file of the guest.
     pub fn write(&mut self, path: &str, text: &str) -> Result<()> {
         self.ask(&Request::Write { path: path.to_owned(), text: text.to_owned() }).map(drop)

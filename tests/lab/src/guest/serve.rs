@@ -73,6 +73,12 @@ fn answer(request: Request, started: &mut BTreeMap<String, command::Running>) ->
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
             Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned()))
         }
+        Request::Search { path, text } => {
+            let bytes = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+            let whole = String::from_utf8_lossy(&bytes);
+            let found: Vec<&str> = whole.lines().filter(|line| line.contains(&text)).collect();
+            Ok(Reply::Text(found.join("\n")))
+        }
         Request::Write { path, text } => {
             std::fs::write(&path, text).with_context(|| format!("cannot write {path}"))?;
             Ok(Reply::Done)

@@ -3,6 +3,7 @@
 
 mod build;
 mod guest;
+mod machine;
 mod refusals;
 
 use std::path::PathBuf;
@@ -104,6 +105,7 @@ impl Fixture {
 pub fn run(filter: Option<String>) -> Result<bool> {
     let mut suite = Suite { filter, passed: 0, failures: Vec::new() };
     suite.test("demo", demo::run);
+    machine::run(&mut suite);
     let fixture = Fixture::new()?;
     build::run(&mut suite, &fixture);
     guest::run(&mut suite, &fixture);
