@@ -1,2 +1,94 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! (being written)
+//! Run-pre: proves that the running text is the code that the update was built from, and learns
+//! from it the address of everything that the new code needs.
+//!
+//! Bias: a byte that no rule explains, a name with two possible places, a symbol for which two
+//! functions give different values — each is a refusal that names it. Nothing is decided by the
+//! order of symbols.
+
+mod kallsyms;
+mod learn;
+mod live;
+mod locate;
+mod memory;
+mod refusal;
+mod report;
+mod snapshot;
+mod unit;
+
+use std::collections::BTreeMap;
+
+use crate::arch::Arch;
+use crate::unit::Unit;
+use crate::update::Manifest;
+
+pub use kallsyms::{Kallsyms, KallsymsError, KernelSymbol};
+pub use live::LiveError;
+pub use memory::{CoreFile, Memory, MemoryError, RawDump};
+pub use refusal::{MismatchReport, Refusal};
+pub use report::{FunctionReport, Report, RuleTotal, TargetReport, Unproven};
+pub use snapshot::Snapshot;
+
+/// Name of the target that stands for the kernel image.
+pub const VMLINUX: &str = "vmlinux";
+
+/// Compares every function of every touched unit with the running text.
+///
+/// `pre` holds the pre units of each target, in the manifest's order. Nothing is changed and
+/// nothing is loaded.
+pub fn check(
+    arch: &dyn Arch,
+    manifest: &Manifest,
+    pre: &[Vec<Unit>],
+    snapshot: &Snapshot,
+) -> Result<Report, Refusal> {
+    if let Some(running) = &snapshot.release
+        && *running != manifest.release
+    {
+        return Err(Refusal::Release {
+            update: manifest.release.clone(),
+            running: running.clone(),
+        });
+    }
+    // A global symbol has one value in the whole update, so what one unit teaches helps all.
+    let mut globals = learn::Globals::default();
+    let mut matched = Vec::new();
+    for (target, units) in manifest.targets.iter().zip(pre) {
+        if target.name != VMLINUX && !snapshot.symbols.has_module(&target.name) {
+            return Err(Refusal::TargetNotLoaded { target: target.name.clone() });
+        }
+        let mut of_target = Vec::new();
+        for (index, unit) in units.iter().enumerate() {
+            let needed = needed_symbols(target, index);
+            of_target.push(unit::match_unit(
+                arch,
+                unit,
+                &target.name,
+                &needed,
+                snapshot,
+                &mut globals,
+            )?);
+        }
+        matched.push(of_target);
+    }
+    let mut targets = Vec::new();
+    for (target, units) in manifest.targets.iter().zip(matched) {
+        let mut symbols = BTreeMap::new();
+        for needed in &target.symbols {
+            let value = learn::resolve(needed, target, &units, &globals, snapshot)?;
+            symbols.insert(needed.link.clone(), value);
+        }
+        targets.push(report::target(target, units, symbols));
+    }
+    Ok(Report { release: manifest.release.clone(), targets })
+}
+
+/// The functions of a unit that the update replaces, parts included: symbol indexes.
+fn needed_symbols(target: &crate::update::Target, unit: usize) -> Vec<u32> {
+    target
+        .functions
+        .iter()
+        .filter(|f| f.unit as usize == unit)
+        .flat_map(|f| f.pre_symbol.into_iter().chain(f.pre_parts.iter().copied()))
+        .collect()
+}

@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Run-pre against text that the linker placed: `ld` puts small units at kernel addresses, its
+//! output is the "running" text and `nm` its symbol list. What the engine learns is compared with
+//! what `nm` says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use object::{Object, ObjectSection};
+use splice_arch_x86_64 as _;
+use splice_core::arch::{Arch, by_name};
+use splice_core::plan::plan;
+use splice_core::runpre::{Kallsyms, RawDump, Refusal, Report, Snapshot, check};
+use splice_core::unit::Unit;
+use splice_core::update::{
+    Change, CoreModule, FORMAT, Function, Manifest, NeededSymbol, Place, Target, UnitEntry,
+};
+
+const BASE: u64 = 0xffff_ffff_8100_0000;
+
+/// The unit that is patched. `twin` has a namesake with the same code in the other unit, told
+/// apart by who calls it; `lone` is mentioned by nothing that is matched.
+const ONE: &str = r#"
+extern int shared(int);
+extern int imported_data;
+static int counter = 3;
+int lone_data = 5;
+static __attribute__((noinline)) int twin(int x) { return x * 3 + 1; }
+__attribute__((noinline)) int first(int x) { counter += x; return twin(x) + imported_data; }
+__attribute__((noinline)) int second(int x) { return shared(x) + counter; }
+__attribute__((weak, noinline)) int overridden(int x) { return x ^ 0x55; }
+int uses_weak(int x) { return overridden(x) + 1; }
+"#;
+
+const TWO: &str = r#"
+int imported_data = 7;
+static __attribute__((noinline)) int twin(int x) { return x * 3 + 1; }
+int shared(int x) { return twin(x) - 1; }
+int overridden(int x) { return x - 0x777; }
+"#;
+
+struct Linked {
+    arch: &'static dyn Arch,
+    pre: Unit,
+    text: Vec<u8>,
+    symbols: String,
+    addresses: BTreeMap<String, Vec<u64>>,
+}
+
+fn run(command: &mut Command) -> Vec<u8> {
+    let output = command.output().expect("the tool starts");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn compile(dir: &Path, name: &str, source: &str) -> PathBuf {
+    let (c, o) = (dir.join(format!("{name}.c")), dir.join(format!("{name}.o")));
+    std::fs::write(&c, source).unwrap();
+    let flags = "-O2 -c -mcmodel=kernel -fno-pic -fno-pie -ffreestanding -fcf-protection=none \
+                 -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections";
+    run(Command::new("gcc").args(flags.split_whitespace()).arg(&c).arg("-o").arg(&o));
+    o
+}
+
+fn link() -> Linked {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (compile(dir.path(), "one", ONE), compile(dir.path(), "two", TWO));
+    let image = dir.path().join("image");
+    run(Command::new("ld")
+        .args(["-static", "-nostdlib", "-e", "first", "-z", "norelro", "-o"])
+        .arg(&image)
+        .arg(format!("-Ttext={BASE:#x}"))
+        .arg(format!("-Tdata={:#x}", BASE + 0x10_0000))
+        .args([&one, &two]));
+    let symbols = String::from_utf8(run(Command::new("nm").arg(&image))).unwrap();
+    let mut addresses: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for line in symbols.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let address = u64::from_str_radix(words[0], 16).unwrap();
+        addresses.entry(words[2].to_owned()).or_default().push(address);
+    }
+    let bytes = std::fs::read(&image).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let section = file.section_by_name(".text").unwrap();
+    assert_eq!(section.address(), BASE);
+    let symbols =
+        format!("{BASE:016x} T _stext\n{:016x} T _etext\n{symbols}", BASE + section.size());
+    Linked {
+        arch: by_name("x86_64").expect("registered"),
+        pre: Unit::read("one.o", &std::fs::read(&one).unwrap()).unwrap(),
+        text: section.data().unwrap().to_vec(),
+        symbols,
+        addresses,
+    }
+}
+
+impl Linked {
+    fn symbol(&self, name: &str) -> u32 {
+        self.pre.symbols.iter().position(|s| s.name == name).expect(name) as u32
+    }
+
+    fn only(&self, name: &str) -> u64 {
+        assert_eq!(self.addresses[name].len(), 1, "{name}");
+        self.addresses[name][0]
+    }
+
+    fn manifest(&self, changed: &[&str], symbols: Vec<NeededSymbol>) -> Manifest {
+        let functions = changed
+            .iter()
+            .map(|name| Function {
+                name: (*name).to_owned(),
+                unit: 0,
+                change: Change::Changed,
+                reasons: vec!["test".into()],
+                pre_symbol: Some(self.symbol(name)),
+                pre_parts: vec![],
+                new_link: Some(format!("splice_new_0_{name}")),
+            })
+            .collect();
+        Manifest {
+            version: FORMAT,
+            id: "test".into(),
+            description: String::new(),
+            arch: "x86_64".into(),
+            release: "6.1.0-test".into(),
+            compiler: String::new(),
+            core: CoreModule { file: "splice.ko".into(), abi: 1, symbols: vec![] },
+            targets: vec![Target {
+                name: "vmlinux".into(),
+                module: "splice_test.ko".into(),
+                module_name: "splice_test".into(),
+                units: vec![UnitEntry { name: "one.o".into(), pre: "pre/one.o".into() }],
+                functions,
+                symbols,
+            }],
+            files: vec![],
+        }
+    }
+
+    fn snapshot(&self, text: Vec<u8>) -> Snapshot {
+        let symbols = Kallsyms::parse(self.symbols.clone()).unwrap();
+        Snapshot::new(None, symbols, Box::new(RawDump::new(BASE, text)))
+    }
+
+    fn check(&self, manifest: &Manifest, text: Vec<u8>) -> Result<Report, Refusal> {
+        check(self.arch, manifest, &[vec![self.pre.clone()]], &self.snapshot(text))
+    }
+
+    fn local(&self, name: &str) -> NeededSymbol {
+        NeededSymbol {
+            link: format!("splice_sym_0_{name}"),
+            name: name.into(),
+            place: Place::Local { unit: 0, symbol: self.symbol(name) },
+        }
+    }
+}
+
+#[test]
+fn learns_what_the_linker_chose() {
+    let linked = link();
+    let mut wanted: Vec<NeededSymbol> =
+        ["counter", "first", "second", "lone_data"].iter().map(|n| linked.local(n)).collect();
+    for name in ["shared", "imported_data", "overridden"] {
+        wanted.push(NeededSymbol {
+            link: format!("splice_sym_0_{name}"),
+            name: name.into(),
+            place: Place::Global,
+        });
+    }
+    let manifest = linked.manifest(&["first", "second"], wanted);
+    let report = linked.check(&manifest, linked.text.clone()).unwrap();
+    let target = &report.targets[0];
+    for name in
+        ["counter", "first", "second", "lone_data", "shared", "imported_data", "overridden"]
+    {
+        let learned = target.symbols[&format!("splice_sym_0_{name}")];
+        assert_eq!(learned, linked.only(name), "{name}");
+    }
+    // The weak definition lost; its namesake's code differs. Everything else is proven.
+    let unproven: Vec<&str> = target.unproven.iter().map(|u| u.function.as_str()).collect();
+    assert_eq!(unproven, ["overridden"]);
+    assert_eq!(target.proven(), 4);
+}
+
+#[test]
+fn namesakes_are_told_apart_by_their_callers() {
+    let linked = link();
+    assert_eq!(linked.addresses["twin"].len(), 2, "the linker kept both");
+    let manifest = linked.manifest(&["twin"], vec![]);
+    let report = linked.check(&manifest, linked.text.clone()).unwrap();
+    let twin = report.targets[0].function(0, linked.symbol("twin")).unwrap();
+    // The first unit's twin is the one that `first` calls: both lie in that unit's text, which
+    // the linker put before the second unit's `shared`.
+    assert!(twin.address < linked.only("shared"));
+    assert!(linked.addresses["twin"].iter().any(|a| *a > linked.only("shared") - 0x40));
+}
+
+#[test]
+fn namesakes_that_nothing_tells_apart_are_refused() {
+    let mut linked = link();
+    // Without its caller nothing refers to the twin any more.
+    linked.symbols = linked.symbols.replace(" T first\n", " T another_name\n");
+    let manifest = linked.manifest(&["twin"], vec![]);
+    match linked.check(&manifest, linked.text.clone()) {
+        Err(Refusal::AmbiguousFunction { function, addresses, .. }) => {
+            assert_eq!(function, "twin");
+            assert_eq!(addresses, {
+                let mut both = linked.addresses["twin"].clone();
+                both.sort_unstable();
+                both
+            });
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_a_needed_function_is_refused_or_learned() {
+    let linked = link();
+    let manifest = linked.manifest(&["second"], vec![linked.local("counter")]);
+    let start = (linked.only("second") - BASE) as usize;
+    let size = linked
+        .pre
+        .spans
+        .iter()
+        .find(|s| s.name == "second")
+        .map(|s| s.size as usize)
+        .expect("the unit has it");
+    for offset in 0..size {
+        for bit in 0..8 {
+            let mut text = linked.text.clone();
+            text[start + offset] ^= 1 << bit;
+            match linked.check(&manifest, text) {
+                Err(Refusal::Mismatch(report)) => {
+                    assert_eq!(report.function, "second");
+                    let width = report.expected.split(' ').count() as u64;
+                    let place = report.offset..report.offset + width.max(1);
+                    assert!(place.contains(&(offset as u64)), "{offset}: {report}");
+                }
+                // A flipped bit in a relocation's field gives another value, which another
+                // function or the symbol list contradicts.
+                Err(Refusal::Disagree { .. }) => {}
+                other => panic!("bit {bit} of offset {offset:#x}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_refusal_is_readable() {
+    let linked = link();
+    let manifest = linked.manifest(&["second"], vec![]);
+    let at = (linked.only("second") - BASE) as usize;
+    let mut text = linked.text.clone();
+    text[at..at + 5].copy_from_slice(&[0xe9, 0, 0, 0, 0]);
+    let refusal = linked.check(&manifest, text).unwrap_err().to_string();
+    for part in ["second (one.o)", "offset 0x0", "expected:", "found:", "jmp"] {
+        assert!(refusal.contains(part), "{part} is not in {refusal}");
+    }
+}
+
+#[test]
+fn another_release_is_refused() {
+    let linked = link();
+    let manifest = linked.manifest(&["second"], vec![]);
+    let mut snapshot = linked.snapshot(linked.text.clone());
+    snapshot.release = Some("6.1.0-other".into());
+    let refusal = check(linked.arch, &manifest, &[vec![linked.pre.clone()]], &snapshot);
+    assert!(matches!(refusal, Err(Refusal::Release { running, .. }) if running == "6.1.0-other"));
+}
+
+#[test]
+fn the_plan_names_sites_ranges_and_expected_bytes() {
+    let linked = link();
+    let manifest = linked.manifest(&["first", "second"], vec![]);
+    let snapshot = linked.snapshot(linked.text.clone());
+    let pre = [vec![linked.pre.clone()]];
+    let report = check(linked.arch, &manifest, &pre, &snapshot).unwrap();
+    let values = plan(linked.arch, &manifest, &pre, &report, &snapshot).unwrap().remove(0);
+    for (index, name) in ["first", "second"].into_iter().enumerate() {
+        let address = linked.only(name);
+        assert_eq!(values.symbols[&format!("splice_site_{index}")], address);
+        assert_eq!(values.symbols[&format!("splice_range_{index}")], address);
+        assert!(values.symbols[&format!("splice_range_end_{index}")] > address);
+        let at = (address - BASE) as usize;
+        assert_eq!(values.bytes[&format!("splice_expected_{index}")], linked.text[at..at + 5]);
+    }
+}

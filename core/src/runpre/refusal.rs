@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Why the running kernel is not taken for the code that an update was built from.
+
+use serde::Serialize;
+
+use crate::arch::{Arch, ArchError, Mismatch};
+use crate::unit::{SpanId, Unit, UnitError};
+
+/// A refusal. Each names the thing and the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Built for another release.
+    #[error(
+        "the update is for kernel {update}, but {running} is running; create it again with \
+         --release {running}"
+    )]
+    Release {
+        /// The update's release.
+        update: String,
+        /// The snapshot's release.
+        running: String,
+    },
+    /// The target module is not loaded.
+    #[error("module {target} is not loaded, so there is nothing to patch; load it first")]
+    TargetNotLoaded {
+        /// The module.
+        target: String,
+    },
+    /// A byte that no rule explains.
+    #[error("{0}")]
+    Mismatch(Box<MismatchReport>),
+    /// No function of that name in the kernel.
+    #[error(
+        "{function} of {unit} is not in the kernel's symbol list; the kernel was built from \
+         other source or by another compiler"
+    )]
+    NotFound {
+        /// The function.
+        function: String,
+        /// Its unit.
+        unit: String,
+    },
+    /// Several places match and nothing tells them apart.
+    #[error(
+        "{function} of {unit} may be at any of {}: they have the same code and nothing refers to \
+         them that would tell them apart",
+        list(addresses)
+    )]
+    AmbiguousFunction {
+        /// The function.
+        function: String,
+        /// Its unit.
+        unit: String,
+        /// The places.
+        addresses: Vec<u64>,
+    },
+    /// Every place contradicts what other functions say.
+    #[error(
+        "{function} of {unit} has the right code at several places, but each contradicts what \
+         the unit's other functions say; the kernel was built from other source"
+    )]
+    NoConsistentPlace {
+        /// The function.
+        function: String,
+        /// Its unit.
+        unit: String,
+    },
+    /// Two functions give a symbol different values.
+    #[error(
+        "{symbol} is at {:#x} after {}, but at {:#x} after {}; the kernel was built from other \
+         source, or its code was changed",
+        first.1, first.0, second.1, second.0
+    )]
+    Disagree {
+        /// The symbol or section.
+        symbol: String,
+        /// Who said what first.
+        first: (String, u64),
+        /// Who said what then.
+        second: (String, u64),
+    },
+    /// A needed symbol is nowhere.
+    #[error("{name} (for {link}), which the new code needs, is not to be found in the kernel")]
+    NoSymbol {
+        /// Its name.
+        name: String,
+        /// Its name in the update module.
+        link: String,
+    },
+    /// A needed symbol is at several places.
+    #[error(
+        "{name}, which the new code needs, may be at any of {}, and no matched code refers to it",
+        list(addresses)
+    )]
+    AmbiguousSymbol {
+        /// Its name.
+        name: String,
+        /// The places.
+        addresses: Vec<u64>,
+    },
+    /// Text that cannot be read.
+    #[error("the running text of {function} at {address:#x} cannot be read")]
+    Unreadable {
+        /// The function.
+        function: String,
+        /// Its address.
+        address: u64,
+    },
+    /// A pre object of the update is no good.
+    #[error(transparent)]
+    Unit(UnitError),
+    /// The backend could not answer.
+    #[error("{unit}: {source}")]
+    Backend {
+        /// The unit.
+        unit: String,
+        /// The backend's error.
+        #[source]
+        source: ArchError,
+    },
+    /// A function has no room for a trampoline.
+    #[error("{function} of {unit} cannot take a trampoline: {why}")]
+    NoRoom {
+        /// The function.
+        function: String,
+        /// Its unit.
+        unit: String,
+        /// Why.
+        why: String,
+    },
+}
+
+fn list(addresses: &[u64]) -> String {
+    addresses.iter().map(|a| format!("{a:#x}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Where running text is not the pre code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MismatchReport {
+    /// The function.
+    pub function: String,
+    /// Its unit.
+    pub unit: String,
+    /// Where the kernel has it.
+    pub address: u64,
+    /// Offset of the place in the function, in bytes.
+    pub offset: u64,
+    /// Bytes expected there, in hexadecimal.
+    pub expected: String,
+    /// Bytes found there, in hexadecimal.
+    pub found: String,
+    /// The expected bytes, disassembled.
+    pub expected_code: Vec<String>,
+    /// The bytes found, disassembled.
+    pub found_code: Vec<String>,
+    /// The nearest rule that failed, and why.
+    pub why: String,
+    /// Whether a probe is set there just now.
+    pub probed: bool,
+    /// Where a trampoline that stands at the function's entry leads, if one does.
+    pub trampoline: Option<u64>,
+}
+
+impl MismatchReport {
+    pub(super) fn new(
+        arch: &dyn Arch,
+        unit: &Unit,
+        span: SpanId,
+        address: u64,
+        mismatch: &Mismatch,
+    ) -> MismatchReport {
+        let place = address.wrapping_add(mismatch.offset);
+        let diff = arch.diff();
+        let span = unit.spans.get(span);
+        MismatchReport {
+            function: span.map_or_else(String::new, |s| s.name.clone()),
+            unit: unit.name.clone(),
+            address,
+            offset: mismatch.offset,
+            expected: hex(&mismatch.expected),
+            found: hex(&mismatch.found),
+            expected_code: diff.disassemble(&mismatch.expected, place, 4),
+            found_code: diff.disassemble(&mismatch.found, place, 4),
+            why: mismatch.why.clone(),
+            probed: mismatch.probed,
+            trampoline: arch.trampoline().recognise(&mismatch.found, place),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+impl std::fmt::Display for MismatchReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "the running {} ({}) is not the code that the update was built from, at offset \
+             {:#x} (address {:#x}): {}",
+            self.function,
+            self.unit,
+            self.offset,
+            self.address.wrapping_add(self.offset),
+            self.why
+        )?;
+        writeln!(f, "  expected: {:<32} {}", self.expected, self.expected_code.join("; "))?;
+        writeln!(f, "  found:    {:<32} {}", self.found, self.found_code.join("; "))?;
+        if self.probed {
+            write!(f, "  a probe seems to be set there: remove it and try again")
+        } else if let Some(to) = self.trampoline {
+            write!(f, "  a jump to {to:#x} stands there: is another update applied? (splice list)")
+        } else {
+            write!(f, "  create the update again from the running kernel's own source and compiler")
+        }
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! What a successful match found.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::unit::UnitMatch;
+use crate::arch::RuleCount;
+use crate::update::Target;
+
+/// Result of a match.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Kernel release.
+    pub release: String,
+    /// One per target, in the manifest's order.
+    pub targets: Vec<TargetReport>,
+}
+
+/// Result for one target.
+#[derive(Debug, Clone, Serialize)]
+pub struct TargetReport {
+    /// The target's name.
+    pub target: String,
+    /// Functions that are proven, by unit in the manifest's order.
+    pub functions: Vec<Vec<FunctionReport>>,
+    /// Functions that are not, and that the update does not touch.
+    pub unproven: Vec<Unproven>,
+    /// Bytes of proven functions.
+    pub bytes: u64,
+    /// Number of relocations whose symbol value was read from running text.
+    pub learned: usize,
+    /// Rules that explained bytes which differ from the object's.
+    pub rules: Vec<RuleTotal>,
+    /// Addresses of needed symbols, by their name in the update module.
+    pub symbols: BTreeMap<String, u64>,
+}
+
+/// A function that is proven.
+#[derive(Debug, Clone, Serialize)]
+pub struct FunctionReport {
+    /// Its name.
+    pub function: String,
+    /// Its unit.
+    pub unit: String,
+    /// Its index in the pre object's symbol table.
+    pub symbol: Option<u32>,
+    /// Its span in the pre unit.
+    #[serde(skip)]
+    pub span: usize,
+    /// Run-time address.
+    pub address: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Bytes behind it that are proven to be padding.
+    pub padding: u64,
+    /// Offset ranges that the kernel may rewrite while it runs.
+    pub live: Vec<(u64, u64)>,
+}
+
+/// A function that is not proven.
+#[derive(Debug, Clone, Serialize)]
+pub struct Unproven {
+    /// Its name.
+    pub function: String,
+    /// Its unit.
+    pub unit: String,
+    /// Why.
+    pub why: String,
+}
+
+/// How often a rule was used.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct RuleTotal {
+    /// The rule.
+    pub rule: String,
+    /// Number of places.
+    pub places: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+}
+
+impl RuleTotal {
+    pub(super) fn add(totals: &mut Vec<RuleTotal>, count: &RuleCount) {
+        let (places, bytes) = (u64::from(count.places), u64::from(count.bytes));
+        match totals.iter_mut().find(|t| t.rule == count.rule) {
+            Some(total) => {
+                total.places += places;
+                total.bytes += bytes;
+            }
+            None => totals.push(RuleTotal { rule: count.rule.to_owned(), places, bytes }),
+        }
+    }
+}
+
+impl TargetReport {
+    /// The report of the function that a pre symbol of that unit names.
+    pub fn function(&self, unit: u32, symbol: u32) -> Option<&FunctionReport> {
+        self.functions.get(unit as usize)?.iter().find(|f| f.symbol == Some(symbol))
+    }
+
+    /// Number of proven functions.
+    pub fn proven(&self) -> usize {
+        self.functions.iter().map(Vec::len).sum()
+    }
+}
+
+pub(super) fn target(
+    target: &Target,
+    units: Vec<UnitMatch>,
+    symbols: BTreeMap<String, u64>,
+) -> TargetReport {
+    let mut report = TargetReport {
+        target: target.name.clone(),
+        functions: Vec::new(),
+        unproven: Vec::new(),
+        bytes: 0,
+        learned: 0,
+        rules: Vec::new(),
+        symbols,
+    };
+    for unit in units {
+        report.bytes += unit.functions.iter().map(|f| f.size).sum::<u64>();
+        report.learned += unit.learned;
+        for rule in unit.rules {
+            match report.rules.iter_mut().find(|t| t.rule == rule.rule) {
+                Some(total) => {
+                    total.places += rule.places;
+                    total.bytes += rule.bytes;
+                }
+                None => report.rules.push(rule),
+            }
+        }
+        report.functions.push(unit.functions);
+        report.unproven.extend(unit.unproven);
+    }
+    report.rules.sort();
+    report
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! A snapshot: a kernel's symbols and bytes, live or kept.
+
+use super::{Kallsyms, Memory};
+use crate::arch::KernelView;
+
+/// A kernel to compare with.
+pub struct Snapshot {
+    /// Release as `uname -r` prints it, where it is known.
+    pub release: Option<String>,
+    /// Its symbols.
+    pub symbols: Kallsyms,
+    /// Its bytes.
+    pub memory: Box<dyn Memory>,
+    text: (u64, u64),
+}
+
+impl Snapshot {
+    /// Puts a snapshot together.
+    pub fn new(release: Option<String>, symbols: Kallsyms, memory: Box<dyn Memory>) -> Snapshot {
+        let address = |name| symbols.named(name).next().map_or(0, |s| s.address);
+        let text = (address("_stext"), address("_etext"));
+        Snapshot { release, symbols, memory, text }
+    }
+}
+
+impl KernelView for Snapshot {
+    fn addresses(&self, name: &str) -> Vec<u64> {
+        self.symbols.named(name).map(|s| s.address).collect()
+    }
+
+    fn is_function(&self, address: u64) -> bool {
+        self.symbols.at(address).any(|s| s.is_code())
+    }
+
+    fn is_text(&self, address: u64) -> bool {
+        let (start, end) = self.text;
+        (start..end).contains(&address)
+            || self
+                .symbols
+                .below(address)
+                .is_some_and(|s| s.is_code() && s.module != super::VMLINUX)
+    }
+
+    fn read(&self, address: u64, buf: &mut [u8]) -> bool {
+        self.memory.read(address, buf)
+    }
+}
