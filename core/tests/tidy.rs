@@ -26,8 +26,23 @@ fn root() -> PathBuf {
 #[test]
 fn the_engine_names_no_architecture() {
     const WORDS: [&str; 17] = [
-        "x86", "amd64", "i386", "aarch64", "arm64", "riscv", "s390", "powerpc", "r_x86",
-        "r_aarch64", "r_riscv", "iced", "yaxpeax", "endbr", "rip-relative", "em_x86", "fentry",
+        "x86",
+        "amd64",
+        "i386",
+        "aarch64",
+        "arm64",
+        "riscv",
+        "s390",
+        "powerpc",
+        "r_x86",
+        "r_aarch64",
+        "r_riscv",
+        "iced",
+        "yaxpeax",
+        "endbr",
+        "rip-relative",
+        "em_x86",
+        "fentry",
     ];
     let mut sources = Vec::new();
     files(&root().join("core/src"), &[".rs"], &mut sources);

@@ -121,4 +121,29 @@ pub struct Unit {
     pub symbols: Vec<Symbol>,
     /// All spans, in order of section and offset; a [`SpanId`] is an index.
     pub spans: Vec<Span>,
+    /// For each section its row of the table of special sections, if it has one.
+    special: Vec<Option<SpecialSection>>,
+    /// For each section the range of its spans.
+    by_section: Vec<std::ops::Range<SpanId>>,
+    /// For each span the entries that are about it, with the offset in the span.
+    about: Vec<Vec<(u64, SpanId)>>,
+}
+
+/// What a reference leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// A symbol that the unit does not define.
+    Undefined,
+    /// A fixed value.
+    Absolute,
+    /// A place in a span; `offset` may be its size (its end) or, for a pointer that is
+    /// computed off its object, outside it.
+    Span {
+        /// The span.
+        id: SpanId,
+        /// Offset from its start, in bytes.
+        offset: i64,
+    },
+    /// A section that is not cut into spans: debug information, build-time tables.
+    Nowhere,
 }

@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Spans: the pieces that a unit's sections are cut into.
 
+use object::elf::{
+    SHF_ALLOC, SHF_EXECINSTR, SHF_MERGE, SHF_STRINGS, SHT_NULL, SHT_RELA, SHT_STRTAB, SHT_SYMTAB,
+    STB_LOCAL, STT_FUNC, STT_OBJECT, STT_SECTION,
+};
+
+use super::{EntrySize, Role, Section, SpecialSection, SymbolPlace, Unit, special};
+use crate::arch::Arch;
+
 /// Index into [`super::Unit::spans`].
 pub type SpanId = usize;
 
@@ -38,4 +46,249 @@ pub struct Span {
     pub symbol: Option<u32>,
     /// Name of that symbol, or a made-up one (section name and offset) for messages.
     pub name: String,
+}
+
+/// A symbol that starts a span.
+struct Start {
+    value: u64,
+    size: u64,
+    index: u32,
+    rank: (bool, bool, u64),
+    code: bool,
+}
+
+/// Cuts all sections of a unit into spans and finds out which entries are about which span.
+pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
+    unit.special = unit
+        .sections
+        .iter()
+        .map(|s| if is_table(s.sh_type) { special::row_for(arch, &s.name) } else { None })
+        .collect();
+    let mut starts: Vec<Vec<Start>> = unit.sections.iter().map(|_| Vec::new()).collect();
+    for (index, symbol) in unit.symbols.iter().enumerate() {
+        if let SymbolPlace::Section(section) = symbol.place
+            && !symbol.name.is_empty()
+            && symbol.kind != STT_SECTION.0
+            && let Some(list) = starts.get_mut(section)
+        {
+            let typed = symbol.kind == STT_FUNC.0 || symbol.kind == STT_OBJECT.0;
+            list.push(Start {
+                value: symbol.value,
+                size: symbol.size,
+                index: index as u32,
+                rank: (typed, symbol.binding != STB_LOCAL.0, symbol.size),
+                code: symbol.kind == STT_FUNC.0,
+            });
+        }
+    }
+    let payload = payload_boundaries(unit);
+    let mut spans = Vec::new();
+    let mut by_section = Vec::new();
+    for (index, (section, starts)) in unit.sections.iter().zip(starts).enumerate() {
+        let first = spans.len();
+        if section.flags & u64::from(SHF_ALLOC.0) != 0 && section.size > 0 {
+            let special = unit.special.get(index).copied().flatten();
+            match special {
+                Some(row) if row.role == Role::Dropped => {}
+                Some(row) if row.role == Role::Payload => {
+                    let bounds = payload.get(index).map(Vec::as_slice).unwrap_or_default();
+                    cut_at(&mut spans, index, section, bounds, SpanKind::Anonymous);
+                }
+                Some(row) => {
+                    let bounds = entry_boundaries(section, &row);
+                    cut_at(&mut spans, index, section, &bounds, SpanKind::Entry);
+                }
+                None => cut_ordinary(&mut spans, index, section, starts, unit),
+            }
+        }
+        by_section.push(first..spans.len());
+    }
+    unit.spans = spans;
+    unit.by_section = by_section;
+    unit.about = about(unit);
+}
+
+fn is_table(sh_type: u32) -> bool {
+    ![SHT_SYMTAB.0, SHT_STRTAB.0, SHT_RELA.0, SHT_NULL.0].contains(&sh_type)
+}
+
+/// Offsets in payload sections that entries refer to.
+fn payload_boundaries(unit: &Unit) -> Vec<Vec<u64>> {
+    let mut bounds: Vec<Vec<u64>> = unit.sections.iter().map(|_| Vec::new()).collect();
+    for (from, section) in unit.sections.iter().enumerate() {
+        if unit.special.get(from).copied().flatten().is_none() {
+            continue;
+        }
+        for reloc in &section.relocs {
+            let Some(symbol) = unit.symbols.get(reloc.symbol as usize) else { continue };
+            if let SymbolPlace::Section(to) = symbol.place
+                && let Some(list) = bounds.get_mut(to)
+            {
+                list.push(symbol.value.wrapping_add_signed(reloc.addend));
+            }
+        }
+    }
+    for list in &mut bounds {
+        list.sort_unstable();
+        list.dedup();
+    }
+    bounds
+}
+
+fn entry_boundaries(section: &Section, row: &SpecialSection) -> Vec<u64> {
+    let stride = match row.size {
+        EntrySize::Fixed(size) => size,
+        EntrySize::FromHeader => section.entsize,
+        EntrySize::FromRelocations => stride(section, row.owner),
+        EntrySize::Whole => section.size,
+    };
+    if stride == 0 || !section.size.is_multiple_of(stride) {
+        return Vec::new();
+    }
+    (0..section.size / stride).map(|n| n * stride).collect()
+}
+
+/// The smallest entry size for which every entry has relocations at the same offsets, one of
+/// them at `owner`.
+fn stride(section: &Section, owner: u64) -> u64 {
+    let offsets: Vec<u64> = section.relocs.iter().map(|r| r.offset).collect();
+    (owner + 1..=64.min(section.size))
+        .filter(|size| section.size.is_multiple_of(*size))
+        .find(|size| {
+            let in_entry = |n: u64| -> Vec<u64> {
+                let from = offsets.partition_point(|o| *o < n * size);
+                let to = offsets.partition_point(|o| *o < (n + 1) * size);
+                offsets.get(from..to).unwrap_or_default().iter().map(|o| o - n * size).collect()
+            };
+            let first = in_entry(0);
+            first.contains(&owner) && (1..section.size / size).all(|n| in_entry(n) == first)
+        })
+        .unwrap_or(section.size)
+}
+
+fn cut_at(spans: &mut Vec<Span>, index: usize, section: &Section, bounds: &[u64], kind: SpanKind) {
+    let mut at: Vec<u64> = bounds.iter().copied().filter(|b| *b < section.size).collect();
+    if at.first() != Some(&0) {
+        at.insert(0, 0);
+    }
+    at.dedup();
+    for (n, start) in at.iter().enumerate() {
+        let end = at.get(n + 1).copied().unwrap_or(section.size);
+        spans.push(unnamed(kind, index, section, *start, end));
+    }
+}
+
+fn unnamed(kind: SpanKind, index: usize, section: &Section, start: u64, end: u64) -> Span {
+    Span {
+        kind,
+        section: index,
+        offset: start,
+        size: end - start,
+        symbol: None,
+        name: format!("{}+{start:#x}", section.name),
+    }
+}
+
+fn cut_ordinary(
+    spans: &mut Vec<Span>,
+    index: usize,
+    section: &Section,
+    mut starts: Vec<Start>,
+    unit: &Unit,
+) {
+    let has = |flag: u64| section.flags & flag != 0;
+    if has(u64::from(SHF_MERGE.0)) && has(u64::from(SHF_STRINGS.0)) {
+        let bounds = string_boundaries(section);
+        return cut_at(spans, index, section, &bounds, SpanKind::String);
+    }
+    if has(u64::from(SHF_MERGE.0)) && section.entsize > 0 {
+        let bounds: Vec<u64> =
+            (0..section.size.div_ceil(section.entsize)).map(|n| n * section.entsize).collect();
+        return cut_at(spans, index, section, &bounds, SpanKind::Constant);
+    }
+    let executable = has(u64::from(SHF_EXECINSTR.0));
+    // At one place the strongest symbol names the span.
+    starts.sort_by(|a, b| {
+        a.value.cmp(&b.value).then(b.rank.cmp(&a.rank)).then(a.index.cmp(&b.index))
+    });
+    starts.dedup_by_key(|s| s.value);
+    starts.retain(|s| s.value < section.size);
+    let mut end = 0;
+    for (n, start) in starts.iter().enumerate() {
+        if start.value < end {
+            // A label inside the span before.
+            continue;
+        }
+        gap(spans, index, section, end, start.value, executable);
+        let next = starts.get(n + 1).map_or(section.size, |s| s.value);
+        let size = match start.size {
+            0 => next - start.value,
+            size => size.min(section.size - start.value),
+        };
+        let Some(symbol) = unit.symbols.get(start.index as usize) else { continue };
+        spans.push(Span {
+            kind: if executable || start.code { SpanKind::Function } else { SpanKind::Data },
+            section: index,
+            offset: start.value,
+            size,
+            symbol: Some(start.index),
+            name: symbol.name.clone(),
+        });
+        end = start.value + size;
+    }
+    gap(spans, index, section, end, section.size, executable);
+}
+
+/// Bytes that no symbol covers: padding is left out.
+fn gap(
+    spans: &mut Vec<Span>,
+    index: usize,
+    section: &Section,
+    start: u64,
+    end: u64,
+    executable: bool,
+) {
+    if start >= end {
+        return;
+    }
+    let from = section.relocs.partition_point(|r| r.offset < start);
+    let relocated = section.relocs.get(from).is_some_and(|r| r.offset < end);
+    let bytes = section.data.get(start as usize..end as usize).unwrap_or_default();
+    let padding = start > 0
+        && !relocated
+        && end - start < section.align.max(16)
+        && (executable || bytes.iter().all(|b| *b == 0));
+    if !padding {
+        spans.push(unnamed(SpanKind::Anonymous, index, section, start, end));
+    }
+}
+
+fn string_boundaries(section: &Section) -> Vec<u64> {
+    let width = usize::try_from(section.entsize.max(1)).unwrap_or(1);
+    let mut bounds = vec![0];
+    for (n, character) in section.data.chunks(width).enumerate() {
+        if character.iter().all(|b| *b == 0) {
+            bounds.push(((n + 1) * width) as u64);
+        }
+    }
+    bounds
+}
+
+/// Which entries are about which span.
+fn about(unit: &Unit) -> Vec<Vec<(u64, SpanId)>> {
+    let mut about: Vec<Vec<(u64, SpanId)>> = vec![Vec::new(); unit.spans.len()];
+    for (id, span) in unit.spans.iter().enumerate() {
+        if span.kind != SpanKind::Entry {
+            continue;
+        }
+        if let Some((owner, offset)) = unit.owner(id)
+            && let Some(list) = about.get_mut(owner)
+        {
+            list.push((offset, id));
+        }
+    }
+    for list in &mut about {
+        list.sort_unstable();
+    }
+    about
 }

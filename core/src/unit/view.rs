@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A unit's function as an architecture sees it.
+//! Questions about a unit: what lies where, what a reference leads to, and a function as an
+//! architecture sees it.
 
-use super::{SpanId, Unit, UnitError};
-use crate::arch::{Arch, Code};
+use object::elf::STT_SECTION;
+
+use super::{
+    Reloc, Role, Span, SpanId, SpanKind, SpecialSection, Symbol, SymbolPlace, Target, Unit,
+    UnitError,
+};
+use crate::arch::{Arch, Code, CodeReloc, Entry};
 
 impl Unit {
     /// All spans that are functions or parts of functions.
@@ -10,11 +16,105 @@ impl Unit {
         self.spans
             .iter()
             .enumerate()
-            .filter(|(_, s)| s.kind == super::SpanKind::Function)
+            .filter(|(_, s)| s.kind == SpanKind::Function)
             .map(|(id, _)| id)
     }
 
-    /// Hands the span's bytes, relocations and special entries to `f` as one [`Code`]; the
+    /// The section's row of the table of special sections.
+    pub fn special(&self, section: usize) -> Option<&SpecialSection> {
+        self.special.get(section)?.as_ref()
+    }
+
+    /// The span that holds that place of a section; its end and the padding behind it count as
+    /// part of it.
+    pub fn span_at(&self, section: usize, offset: u64) -> Option<SpanId> {
+        let range = self.by_section.get(section)?.clone();
+        let spans = self.spans.get(range.clone())?;
+        let below = spans.partition_point(|s| s.offset <= offset);
+        Some(range.start + below.checked_sub(1)?)
+    }
+
+    /// What a reference leads to: `target_offset` bytes from that symbol.
+    pub fn resolve(&self, symbol: u32, target_offset: i64) -> Target {
+        let Some(symbol) = self.symbols.get(symbol as usize) else { return Target::Nowhere };
+        let section = match symbol.place {
+            SymbolPlace::Undefined => return Target::Undefined,
+            SymbolPlace::Absolute => return Target::Absolute,
+            SymbolPlace::Section(section) => section,
+        };
+        let place = symbol.value.wrapping_add_signed(target_offset);
+        // A named symbol names its object, wherever the reference points; a section symbol
+        // names nothing, so the place itself decides.
+        let by = if symbol.kind == STT_SECTION.0 { place } else { symbol.value };
+        let by = if by > i64::MAX as u64 { 0 } else { by };
+        match self.span_at(section, by).map(|id| (id, self.spans.get(id))) {
+            Some((id, Some(span))) => {
+                Target::Span { id, offset: place.wrapping_sub(span.offset).cast_signed() }
+            }
+            _ => Target::Nowhere,
+        }
+    }
+
+    /// A span's relocations; offsets count from the start of its section.
+    pub fn relocs_of(&self, span: SpanId) -> &[Reloc] {
+        let Some(span) = self.spans.get(span) else { return &[] };
+        let Some(section) = self.sections.get(span.section) else { return &[] };
+        let from = section.relocs.partition_point(|r| r.offset < span.offset);
+        let end = span.offset.saturating_add(span.size);
+        let to = section.relocs.partition_point(|r| r.offset < end);
+        section.relocs.get(from..to).unwrap_or_default()
+    }
+
+    /// A span's bytes; empty for data that the file does not hold.
+    pub fn bytes_of(&self, span: &Span) -> &[u8] {
+        let from = usize::try_from(span.offset).unwrap_or(usize::MAX);
+        let len = usize::try_from(span.size).unwrap_or(usize::MAX);
+        self.sections
+            .get(span.section)
+            .and_then(|s| s.data.get(from..from.checked_add(len)?))
+            .unwrap_or_default()
+    }
+
+    /// A section's symbol, with its index.
+    pub fn section_symbol(&self, section: usize) -> Option<(u32, &Symbol)> {
+        self.symbols
+            .iter()
+            .enumerate()
+            .find(|(_, s)| s.kind == STT_SECTION.0 && s.place == SymbolPlace::Section(section))
+            .map(|(index, s)| (index as u32, s))
+    }
+
+    /// What an entry is about: the span and the offset in it.
+    pub fn owner(&self, entry: SpanId) -> Option<(SpanId, u64)> {
+        let span = self.spans.get(entry)?;
+        let row = self.special(span.section)?;
+        if let Role::Parallel { .. } = row.role {
+            return self.owner(self.parallel(entry)?);
+        }
+        let at = span.offset.checked_add(row.owner)?;
+        let reloc = self.relocs_of(entry).iter().find(|r| r.offset == at)?;
+        match self.resolve(reloc.symbol, reloc.addend) {
+            Target::Span { id, offset } => Some((id, u64::try_from(offset).ok()?)),
+            _ => None,
+        }
+    }
+
+    /// For an entry of a table that runs parallel to another: the other's entry.
+    pub fn parallel(&self, entry: SpanId) -> Option<SpanId> {
+        let span = self.spans.get(entry)?;
+        let Role::Parallel { to } = self.special(span.section)?.role else { return None };
+        let number = entry.checked_sub(self.by_section.get(span.section)?.start)?;
+        let other = self.sections.iter().position(|s| s.name == to)?;
+        let range = self.by_section.get(other)?;
+        Some(range.start + number).filter(|id| range.contains(id))
+    }
+
+    /// The entries that are about a span, in order of the offset that they are about.
+    pub fn entries_of(&self, span: SpanId) -> &[(u64, SpanId)] {
+        self.about.get(span).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Hands the span's bytes, relocations and dynamic entries to `f` as one [`Code`]; the
     /// relocations' keys are symbol indexes.
     pub fn with_code<R>(
         &self,
@@ -22,7 +122,104 @@ impl Unit {
         span: SpanId,
         f: impl FnOnce(&Code<'_>) -> R,
     ) -> Result<R, UnitError> {
-        let _ = (arch, span, f);
-        Err(UnitError::Malformed { unit: self.name.clone(), why: "not written yet".into() })
+        let _ = arch;
+        let this = self.spans.get(span).ok_or_else(|| UnitError::Malformed {
+            unit: self.name.clone(),
+            why: format!("it has no span {span}"),
+        })?;
+        let entries: Vec<RawEntry<'_>> = self
+            .entries_of(span)
+            .iter()
+            .filter_map(|(offset, id)| self.raw_entry(span, *offset, *id))
+            .collect();
+        let replacements: Vec<Option<Code<'_>>> =
+            entries.iter().map(RawEntry::replacement_code).collect();
+        let entries: Vec<Entry<'_>> = entries
+            .iter()
+            .zip(&replacements)
+            .map(|(raw, replacement)| Entry {
+                section: raw.section,
+                offset: raw.offset,
+                data: raw.data,
+                relocs: &raw.relocs,
+                replacement: replacement.as_ref(),
+                target: raw.target,
+            })
+            .collect();
+        let relocs = self.code_relocs(span);
+        Ok(f(&Code {
+            name: &this.name,
+            bytes: self.bytes_of(this),
+            relocs: &relocs,
+            entries: &entries,
+        }))
+    }
+
+    fn code_relocs(&self, span: SpanId) -> Vec<CodeReloc<'_>> {
+        let start = self.spans.get(span).map_or(0, |s| s.offset);
+        self.relocs_of(span)
+            .iter()
+            .map(|r| CodeReloc {
+                offset: r.offset.wrapping_sub(start),
+                r_type: r.r_type,
+                symbol: self.symbols.get(r.symbol as usize).map_or("", |s| s.name.as_str()),
+                key: r.symbol,
+                addend: r.addend,
+            })
+            .collect()
+    }
+
+    fn raw_entry(&self, code: SpanId, offset: u64, id: SpanId) -> Option<RawEntry<'_>> {
+        let span = self.spans.get(id)?;
+        let row = self.special(span.section)?;
+        if row.role != Role::Dynamic {
+            return None;
+        }
+        let mut entry = RawEntry {
+            section: self.sections.get(span.section)?.name.as_str(),
+            offset,
+            data: self.bytes_of(span),
+            relocs: self.code_relocs(id),
+            replacement: None,
+            target: None,
+        };
+        for reloc in self.relocs_of(id) {
+            if reloc.offset == span.offset + row.owner {
+                continue;
+            }
+            let Target::Span { id: to, offset } = self.resolve(reloc.symbol, reloc.addend) else {
+                continue;
+            };
+            let payload = self
+                .spans
+                .get(to)
+                .and_then(|s| self.special(s.section))
+                .is_some_and(|r| r.role == Role::Payload);
+            if payload {
+                let target = self.spans.get(to)?;
+                entry.replacement =
+                    Some((target.name.as_str(), self.bytes_of(target), self.code_relocs(to)));
+            } else if to == code {
+                entry.target = u64::try_from(offset).ok();
+            }
+        }
+        Some(entry)
+    }
+}
+
+/// An entry before its parts are put together.
+struct RawEntry<'a> {
+    section: &'a str,
+    offset: u64,
+    data: &'a [u8],
+    relocs: Vec<CodeReloc<'a>>,
+    replacement: Option<(&'a str, &'a [u8], Vec<CodeReloc<'a>>)>,
+    target: Option<u64>,
+}
+
+impl RawEntry<'_> {
+    fn replacement_code(&self) -> Option<Code<'_>> {
+        let (name, bytes, relocs) = self.replacement.as_ref()?;
+        Some(Code { name, bytes, relocs, entries: &[] })
     }
 }

@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Which pieces of the post unit travel, and where each of their references leads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use object::elf::{SHF_EXECINSTR, SHF_MERGE, STB_LOCAL};
+
+use super::{ExtractError, ExtractInput, Numbering};
+use crate::arch::{Arch, Code, CodeReloc, RelocKind};
+use crate::diff::UnitDiff;
+use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, Target, Unit};
+use crate::update::{Change, Function, NeededSymbol, Place};
+
+/// Where a reference of a piece leads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reference {
+    /// Another piece.
+    Piece(SpanId),
+    /// A symbol that the kernel exports, or another unit of the update adds.
+    Outside(String),
+    /// A needed symbol: index into [`Selection::needed`].
+    Needed(usize),
+    /// A fixed value: index into the post unit's symbols.
+    Absolute(u32),
+}
+
+/// A relocation of a piece, after its target is decided.
+#[derive(Debug, Clone)]
+pub(super) struct PieceReloc {
+    /// Offset of the field in the piece, in bytes.
+    pub(super) offset: u64,
+    /// ELF relocation type number.
+    pub(super) r_type: u32,
+    /// Where it leads.
+    pub(super) to: Reference,
+    /// Addend in bytes.
+    pub(super) addend: i64,
+}
+
+/// A piece that travels.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    /// Its relocations, sorted by offset.
+    pub(super) relocs: Vec<PieceReloc>,
+    /// The global name that it gets besides its own, if any.
+    pub(super) link: Option<String>,
+    /// Whether it keeps its own name as a global one.
+    pub(super) global: bool,
+}
+
+/// Everything that travels.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    /// Pieces, by span of the post unit.
+    pub(super) pieces: BTreeMap<SpanId, Piece>,
+    /// Needed symbols.
+    pub(super) needed: Vec<NeededSymbol>,
+    /// Functions for the manifest.
+    pub(super) functions: Vec<Function>,
+}
+
+struct Selector<'a, 'b> {
+    arch: &'a dyn Arch,
+    input: &'a ExtractInput<'b>,
+    /// Changed functions and their parts, by post span, with their pre span.
+    replaced: BTreeMap<SpanId, SpanId>,
+    /// Needed symbols that exist already, by place.
+    known: BTreeMap<(Option<u32>, String), usize>,
+    selection: Selection,
+    queue: Vec<SpanId>,
+    seen: BTreeSet<SpanId>,
+}
+
+/// Selects the pieces.
+pub(super) fn select(
+    arch: &dyn Arch,
+    input: &ExtractInput<'_>,
+    numbering: &mut Numbering,
+) -> Result<Selection, ExtractError> {
+    let mut selector = Selector {
+        arch,
+        input,
+        replaced: BTreeMap::new(),
+        known: BTreeMap::new(),
+        selection: Selection::default(),
+        queue: Vec::new(),
+        seen: BTreeSet::new(),
+    };
+    let links = selector.functions(numbering);
+    // Entries join the pieces that they are about; what they refer to joins too, and may be code
+    // with entries of its own, so this runs until nothing is added.
+    loop {
+        selector.drain(numbering)?;
+        if !selector.add_entries()? {
+            break;
+        }
+    }
+    for (span, link) in links {
+        if let Some(piece) = selector.selection.pieces.get_mut(&span) {
+            piece.link = Some(link);
+        }
+    }
+    Ok(selector.selection)
+}
+
+/// Global definitions of the post unit that the pre unit does not have.
+pub(super) fn unpaired_globals(post: &Unit, diff: &UnitDiff) -> Vec<String> {
+    let mut names: Vec<String> = post
+        .spans
+        .iter()
+        .enumerate()
+        .filter(|(id, _)| paired(diff, *id).is_none())
+        .filter(|(_, span)| is_global(post, span))
+        .map(|(_, span)| span.name.clone())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn is_global(unit: &Unit, span: &Span) -> bool {
+    span.symbol.and_then(|s| unit.symbols.get(s as usize)).is_some_and(|s| s.binding != STB_LOCAL.0)
+}
+
+fn paired(diff: &UnitDiff, post: SpanId) -> Option<SpanId> {
+    diff.pairs.get(post).copied().flatten()
+}
+
+impl Selector<'_, '_> {
+    /// Starts with the functions that the differ found; returns the global names of new code.
+    fn functions(&mut self, numbering: &mut Numbering) -> Vec<(SpanId, String)> {
+        let (pre, post) = (self.input.pre, self.input.post);
+        let mut links = Vec::new();
+        for changed in &self.input.diff.changed {
+            let Some(span) = post.spans.get(changed.post) else { continue };
+            let link = format!("splice_new_{}_{}", numbering.take(), identifier(&span.name));
+            links.push((changed.post, link.clone()));
+            self.replaced.insert(changed.post, changed.pre);
+            let symbol_of = |id: SpanId| pre.spans.get(id).and_then(|s| s.symbol);
+            self.selection.functions.push(Function {
+                name: span.name.clone(),
+                unit: self.input.unit_index,
+                change: Change::Changed,
+                reasons: changed.reasons.iter().map(ToString::to_string).collect(),
+                pre_symbol: symbol_of(changed.pre),
+                pre_parts: changed.pre_parts.iter().filter_map(|p| symbol_of(*p)).collect(),
+                new_link: Some(link),
+            });
+            self.enqueue(changed.post);
+            for part in &changed.post_parts {
+                self.enqueue(*part);
+            }
+        }
+        for new in &self.input.diff.new {
+            self.enqueue(new.post);
+            for part in &new.post_parts {
+                self.enqueue(*part);
+            }
+            if let Some(span) = post.spans.get(new.post) {
+                self.selection.functions.push(Function {
+                    name: span.name.clone(),
+                    unit: self.input.unit_index,
+                    change: Change::New,
+                    reasons: new.reasons.iter().map(ToString::to_string).collect(),
+                    pre_symbol: None,
+                    pre_parts: Vec::new(),
+                    new_link: None,
+                });
+            }
+        }
+        links
+    }
+
+    fn enqueue(&mut self, span: SpanId) {
+        if self.seen.insert(span) {
+            self.queue.push(span);
+        }
+    }
+
+    fn drain(&mut self, numbering: &mut Numbering) -> Result<(), ExtractError> {
+        while let Some(id) = self.queue.pop() {
+            let relocs = self.relocs(id, numbering)?;
+            let post = self.input.post;
+            let global = post.spans.get(id).is_some_and(|s| is_global(post, s))
+                && paired(self.input.diff, id).is_none();
+            self.selection.pieces.insert(id, Piece { relocs, link: None, global });
+        }
+        Ok(())
+    }
+
+    /// Adds the special entries that are about pieces; whether there was a new one.
+    fn add_entries(&mut self) -> Result<bool, ExtractError> {
+        let post = self.input.post;
+        let mut found = Vec::new();
+        for (id, span) in post.spans.iter().enumerate() {
+            if span.kind != SpanKind::Entry || self.seen.contains(&id) {
+                continue;
+            }
+            let Some(special) = post.special(span.section) else { continue };
+            let travels = match special.role {
+                Role::Dynamic | Role::Travels => self.is_about_piece(id, special.owner)?,
+                Role::Parallel { .. } => {
+                    post.parallel(id).is_some_and(|other| self.seen.contains(&other))
+                }
+                Role::Payload | Role::Dropped => false,
+            };
+            if travels {
+                found.push(id);
+            }
+        }
+        for id in &found {
+            self.enqueue(*id);
+        }
+        Ok(!found.is_empty())
+    }
+
+    fn is_about_piece(&self, entry: SpanId, owner: u64) -> Result<bool, ExtractError> {
+        let post = self.input.post;
+        let Some(span) = post.spans.get(entry) else { return Ok(false) };
+        let Some(at) = span.offset.checked_add(owner) else { return Ok(false) };
+        let Some(reloc) = post.relocs_of(entry).iter().find(|r| r.offset == at) else {
+            return Err(self.reference(
+                span,
+                "nothing",
+                "the entry has no relocation at the place where its owner should be named",
+            ));
+        };
+        Ok(match post.resolve(reloc.symbol, reloc.addend) {
+            Target::Span { id, .. } => {
+                self.seen.contains(&id) && post.spans.get(id).is_some_and(|s| is_code(post, s))
+            }
+            _ => false,
+        })
+    }
+
+    /// Decides where each relocation of a piece leads.
+    fn relocs(
+        &mut self,
+        id: SpanId,
+        numbering: &mut Numbering,
+    ) -> Result<Vec<PieceReloc>, ExtractError> {
+        let post = self.input.post;
+        let Some(span) = post.spans.get(id) else { return Ok(Vec::new()) };
+        let relocs = post.relocs_of(id);
+        let offsets = self.target_offsets(span, relocs)?;
+        let mut result = Vec::with_capacity(relocs.len());
+        for (reloc, target_offset) in relocs.iter().zip(offsets) {
+            let bias = reloc.addend.wrapping_sub(target_offset);
+            let (to, addend) = self.leads_to(span, reloc, target_offset, bias, numbering)?;
+            result.push(PieceReloc {
+                offset: reloc.offset.wrapping_sub(span.offset),
+                r_type: reloc.r_type,
+                to,
+                addend,
+            });
+        }
+        Ok(result)
+    }
+
+    /// For code the backend says how far from its symbol each relocation points; data has no
+    /// bias.
+    fn target_offsets(&self, span: &Span, relocs: &[Reloc]) -> Result<Vec<i64>, ExtractError> {
+        let post = self.input.post;
+        if !is_code(post, span) {
+            return Ok(relocs.iter().map(|r| r.addend).collect());
+        }
+        let bytes = post.bytes_of(span);
+        let code_relocs: Vec<CodeReloc<'_>> = relocs
+            .iter()
+            .map(|r| CodeReloc {
+                offset: r.offset.wrapping_sub(span.offset),
+                r_type: r.r_type,
+                symbol: post.symbols.get(r.symbol as usize).map_or("", |s| s.name.as_str()),
+                key: r.symbol,
+                addend: r.addend,
+            })
+            .collect();
+        let code = Code { name: &span.name, bytes, relocs: &code_relocs, entries: &[] };
+        let offsets = self
+            .arch
+            .reloc()
+            .target_offsets(&code)
+            .and_then(|offsets| {
+                crate::arch::check::target_offsets(self.arch, &code, &offsets)?;
+                Ok(offsets)
+            })
+            .map_err(|source| ExtractError::Arch { unit: post.name.clone(), source })?;
+        Ok(offsets)
+    }
+
+    fn leads_to(
+        &mut self,
+        from: &Span,
+        reloc: &Reloc,
+        target_offset: i64,
+        bias: i64,
+        numbering: &mut Numbering,
+    ) -> Result<(Reference, i64), ExtractError> {
+        let post = self.input.post;
+        match post.resolve(reloc.symbol, target_offset) {
+            Target::Nowhere => {
+                let what = post.symbols.get(reloc.symbol as usize).map_or("", |s| &s.name);
+                Err(self.reference(from, what, "its target is not part of the kernel's image"))
+            }
+            Target::Absolute => Ok((Reference::Absolute(reloc.symbol), reloc.addend)),
+            Target::Undefined => {
+                let name = post.symbols.get(reloc.symbol as usize).map_or("", |s| s.name.as_str());
+                let outside = (self.input.exported)(name) || (self.input.new_globals)(name);
+                let to = if outside {
+                    Reference::Outside(name.to_owned())
+                } else {
+                    Reference::Needed(self.need_global(name, numbering))
+                };
+                Ok((to, reloc.addend))
+            }
+            Target::Span { id, offset } => {
+                let Some(span) = post.spans.get(id) else {
+                    return Err(self.reference(from, "nothing", "its target is in no span"));
+                };
+                let branch = self
+                    .arch
+                    .reloc()
+                    .describe(reloc.r_type)
+                    .is_some_and(|info| info.kind == RelocKind::Branch);
+                match self.running(from, id, span, branch)? {
+                    None => {
+                        self.enqueue(id);
+                        Ok((Reference::Piece(id), offset.wrapping_add(bias)))
+                    }
+                    Some(pre) => self.need_span(from, pre, offset, bias, numbering),
+                }
+            }
+        }
+    }
+
+    /// Whether a reference from `from` to the post span `id` leads into the running kernel, and
+    /// to which pre span there; otherwise it leads to a piece.
+    fn running(
+        &self,
+        from: &Span,
+        id: SpanId,
+        span: &Span,
+        branch: bool,
+    ) -> Result<Option<SpanId>, ExtractError> {
+        let post = self.input.post;
+        if let Some(pre) = self.replaced.get(&id) {
+            // Entries are about the new code, and branches go straight to it; whatever else
+            // refers to a replaced function takes its address, which must stay the old one.
+            let about = from.kind == SpanKind::Entry || (branch && is_code(post, from));
+            return Ok(if about { None } else { Some(*pre) });
+        }
+        if self.seen.contains(&id) {
+            return Ok(None);
+        }
+        let section = post.sections.get(span.section);
+        let merges = section.is_some_and(|s| s.flags & u64::from(SHF_MERGE.0) != 0);
+        if merges || matches!(span.kind, SpanKind::String | SpanKind::Constant) {
+            return Ok(None);
+        }
+        if let Some(special) = post.special(span.section) {
+            return match special.role {
+                Role::Payload => Ok(None),
+                _ => Err(self.reference(
+                    from,
+                    &span.name,
+                    &format!("it is part of {}", special.name),
+                )),
+            };
+        }
+        match paired(self.input.diff, id) {
+            Some(pre) => Ok(Some(pre)),
+            // What the pre unit does not have travels.
+            None => Ok(None),
+        }
+    }
+
+    /// A needed symbol for a place `offset` bytes into a pre span.
+    fn need_span(
+        &mut self,
+        from: &Span,
+        pre: SpanId,
+        offset: i64,
+        bias: i64,
+        numbering: &mut Numbering,
+    ) -> Result<(Reference, i64), ExtractError> {
+        let unit = self.input.pre;
+        let Some(span) = unit.spans.get(pre) else {
+            return Err(self.reference(from, "nothing", "its pair is in no span"));
+        };
+        let named = span.symbol.and_then(|i| unit.symbols.get(i as usize).map(|s| (i, s)));
+        // A span without a symbol is named by its section's symbol.
+        let Some((index, symbol)) = named.or_else(|| unit.section_symbol(span.section)) else {
+            return Err(self.reference(from, &span.name, "no symbol names it in the pre unit"));
+        };
+        let addend = span
+            .offset
+            .wrapping_sub(symbol.value)
+            .wrapping_add_signed(offset)
+            .wrapping_add_signed(bias)
+            .cast_signed();
+        let exported = symbol.binding != STB_LOCAL.0 && (self.input.exported)(&symbol.name);
+        let name = symbol.name.clone();
+        let to = if exported {
+            Reference::Outside(name)
+        } else if symbol.binding != STB_LOCAL.0 {
+            Reference::Needed(self.need_global(&name, numbering))
+        } else {
+            let place = Place::Local { unit: self.input.unit_index, symbol: index };
+            Reference::Needed(self.need(Some(index), &name, place, numbering))
+        };
+        Ok((to, addend))
+    }
+
+    fn need_global(&mut self, name: &str, numbering: &mut Numbering) -> usize {
+        self.need(None, name, Place::Global, numbering)
+    }
+
+    fn need(
+        &mut self,
+        symbol: Option<u32>,
+        name: &str,
+        place: Place,
+        numbering: &mut Numbering,
+    ) -> usize {
+        let key = (symbol, name.to_owned());
+        if let Some(index) = self.known.get(&key) {
+            return *index;
+        }
+        let index = self.selection.needed.len();
+        self.selection.needed.push(NeededSymbol {
+            link: format!("splice_sym_{}_{}", numbering.take(), identifier(name)),
+            name: name.to_owned(),
+            place,
+        });
+        self.known.insert(key, index);
+        index
+    }
+
+    fn reference(&self, from: &Span, what: &str, why: &str) -> ExtractError {
+        ExtractError::Reference {
+            unit: self.input.post.name.clone(),
+            piece: from.name.clone(),
+            what: what.to_owned(),
+            why: why.to_owned(),
+        }
+    }
+}
+
+/// Whether a span's bytes are instructions.
+pub(super) fn is_code(unit: &Unit, span: &Span) -> bool {
+    unit.sections.get(span.section).is_some_and(|s| s.flags & u64::from(SHF_EXECINSTR.0) != 0)
+}
+
+/// A C identifier made of a symbol's name.
+fn identifier(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(80).collect()
+}
