@@ -6,8 +6,8 @@
 //! writes (`.retpoline_sites`, `.return_sites`, `.call_sites`, `.ibt_endbr_seal`, `.cfi_sites`:
 //! one 32-bit distance to the place each).
 //!
-//! ORC tables are left out of an update: they are two parallel tables without a way to cut one by
-//! the other's relocations, and objtool makes them again when the update module is built.
+//! ORC tables travel: the kernel unwinds the update module by them. `.orc_unwind` has no
+//! relocations; its entries belong to those of `.orc_unwind_ip` one by one.
 
 use splice_core::unit::{EntrySize, Role, SpecialSection};
 
@@ -30,8 +30,8 @@ pub(crate) static SECTIONS: &[SpecialSection] = &[
     row(CALLS, EntrySize::Fixed(4), Role::Dynamic),
     row(ENDBR_SEAL, EntrySize::Fixed(4), Role::Dynamic),
     row(CFI, EntrySize::Fixed(4), Role::Dynamic),
-    row(".orc_unwind_ip", EntrySize::Whole, Role::Dropped),
-    row(".orc_unwind", EntrySize::Whole, Role::Dropped),
+    row(".orc_unwind_ip", EntrySize::Fixed(4), Role::Travels),
+    row(".orc_unwind", EntrySize::Fixed(6), Role::Parallel { to: ".orc_unwind_ip" }),
     row(".orc_lookup", EntrySize::Whole, Role::Dropped),
     row(".orc_header", EntrySize::Whole, Role::Dropped),
 ];

@@ -88,7 +88,12 @@ fn link() -> Linked {
         format!("{BASE:016x} T _stext\n{:016x} T _etext\n{symbols}", BASE + section.size());
     Linked {
         arch: by_name("x86_64").expect("registered"),
-        pre: Unit::read("one.o", &std::fs::read(&one).unwrap()).unwrap(),
+        pre: Unit::read(
+            by_name("x86_64").expect("registered"),
+            "one.o",
+            &std::fs::read(&one).unwrap(),
+        )
+        .unwrap(),
         text: section.data().unwrap().to_vec(),
         symbols,
         addresses,
@@ -171,8 +176,7 @@ fn learns_what_the_linker_chose() {
     let manifest = linked.manifest(&["first", "second"], wanted);
     let report = linked.check(&manifest, linked.text.clone()).unwrap();
     let target = &report.targets[0];
-    for name in
-        ["counter", "first", "second", "lone_data", "shared", "imported_data", "overridden"]
+    for name in ["counter", "first", "second", "lone_data", "shared", "imported_data", "overridden"]
     {
         let learned = target.symbols[&format!("splice_sym_0_{name}")];
         assert_eq!(learned, linked.only(name), "{name}");

@@ -1,20 +1,249 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! stub
-use crate::unit::SpanId;
-pub struct Changed {
+//! The differ: which functions and data of a unit changed, and why.
+//!
+//! Spans of the two units are paired ([`pair`]), functions are compared under that pairing
+//! ([`compare`]), and so is data ([`data`]). Bias: two spans are the same only if that is shown;
+//! what cannot be judged becomes a refusal, never "same".
+
+mod compare;
+mod data;
+mod names;
+mod pair;
+mod report;
+
+use serde::Serialize;
+
+use crate::arch::Arch;
+use crate::unit::{SpanId, SpanKind, Unit, UnitError};
+
+pub use report::{ChangedItem, DataReport, DiffReport, FunctionsReport, VERSION, Verdict, report};
+
+/// Why two units cannot be compared at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiffError {
+    /// A unit is no good.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// The backend could not answer.
+    #[error("{unit}: {source}")]
+    Arch {
+        /// The unit.
+        unit: String,
+        /// The backend's error.
+        #[source]
+        source: crate::arch::ArchError,
+    },
+}
+
+/// Why a function counts as changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+#[non_exhaustive]
+pub enum Reason {
+    /// Its own instructions differ.
+    Code {
+        /// The function or part.
+        name: String,
+        /// Offset of the first instruction that differs, in bytes.
+        offset: u64,
+        /// That instruction before.
+        pre: String,
+        /// That instruction after.
+        post: String,
+    },
+    /// It refers to something else than before.
+    Refers {
+        /// The function or part.
+        name: String,
+        /// Offset of the reference, in bytes.
+        offset: u64,
+        /// What it referred to.
+        pre: String,
+        /// What it refers to now.
+        post: String,
+    },
+    /// Its entries in a special section differ.
+    Entries {
+        /// The section.
+        section: String,
+    },
+    /// A split-off part came or went.
+    Part {
+        /// The part.
+        name: String,
+        /// Whether it is new.
+        new: bool,
+    },
+    /// It did not exist before.
+    New,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let or_end = |s: &str| if s.is_empty() { "its end".to_owned() } else { format!("`{s}`") };
+        match self {
+            Reason::Code { name, offset, pre, post } => {
+                write!(
+                    f,
+                    "code of {name} differs at {offset:#x}: {} → {}",
+                    or_end(pre),
+                    or_end(post)
+                )
+            }
+            Reason::Refers { name, offset, pre, post } => {
+                write!(f, "{name} refers at {offset:#x} to {post}, before to {pre}")
+            }
+            Reason::Entries { section } => write!(f, "its entries in {section} differ"),
+            Reason::Part { name, new: true } => write!(f, "part {name} is new"),
+            Reason::Part { name, new: false } => write!(f, "part {name} is gone"),
+            Reason::New => f.write_str("new"),
+        }
+    }
+}
+
+/// A function that exists before and after, and differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedFunction {
+    /// Span in the pre unit.
     pub pre: SpanId,
+    /// Span in the post unit.
     pub post: SpanId,
+    /// Split-off parts in the pre unit.
     pub pre_parts: Vec<SpanId>,
+    /// Split-off parts in the post unit.
     pub post_parts: Vec<SpanId>,
-    pub reasons: Vec<String>,
+    /// Why.
+    pub reasons: Vec<Reason>,
 }
-pub struct New {
+
+/// A function that exists only after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewFunction {
+    /// Span in the post unit.
     pub post: SpanId,
+    /// Split-off parts in the post unit.
     pub post_parts: Vec<SpanId>,
-    pub reasons: Vec<String>,
+    /// Why it counts as new.
+    pub reasons: Vec<Reason>,
 }
+
+/// Something that cannot be put into a running kernel as it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Objection {
+    /// The very thing.
+    pub what: String,
+    /// Why not.
+    pub why: String,
+    /// What to do.
+    pub way_out: String,
+}
+
+/// How two units differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitDiff {
+    /// For each span of the post unit, its pair in the pre unit.
     pub pairs: Vec<Option<SpanId>>,
-    pub changed: Vec<Changed>,
-    pub new: Vec<New>,
+    /// Functions that differ.
+    pub changed: Vec<ChangedFunction>,
+    /// Functions that are new.
+    pub new: Vec<NewFunction>,
+    /// Functions of the pre unit that are gone.
+    pub removed: Vec<SpanId>,
+    /// Data objects whose contents differ: pre and post span.
+    pub data_changed: Vec<(SpanId, SpanId)>,
+    /// Data objects that are new.
+    pub data_new: Vec<SpanId>,
+    /// What stands against it.
+    pub refusals: Vec<Objection>,
+}
+
+impl UnitDiff {
+    /// Whether nothing differs that a running kernel would notice.
+    pub fn is_unchanged(&self) -> bool {
+        self.changed.is_empty()
+            && self.new.is_empty()
+            && self.data_changed.is_empty()
+            && self.refusals.is_empty()
+    }
+}
+
+/// Compares two builds of one unit.
+pub fn diff_units(arch: &dyn Arch, pre: &Unit, post: &Unit) -> Result<UnitDiff, DiffError> {
+    let pairing = pair::pair(arch, pre, post)?;
+    let mut diff = UnitDiff { refusals: pairing.objections, ..UnitDiff::default() };
+    let context = compare::Context::new(arch, pre, post, &pairing.pairs);
+    functions(&context, &mut diff)?;
+    data::compare(&context, &mut diff)?;
+    diff.pairs = pairing.pairs;
+    diff.refusals.sort();
+    diff.refusals.dedup();
+    Ok(diff)
+}
+
+/// Compares all functions, each with its split-off parts.
+fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
+    let (pre, post) = (context.pre, context.post);
+    let pre_parts = names::parts(pre);
+    let post_parts = names::parts(post);
+    let mut kept = vec![false; pre.spans.len()];
+    for (id, span) in post.spans.iter().enumerate() {
+        if span.kind != SpanKind::Function || post_parts.is_part(id) {
+            continue;
+        }
+        let parts = post_parts.of(id);
+        let Some(before) = context.pair(id) else {
+            if !data::is_startup(post, span) {
+                diff.new.push(NewFunction {
+                    post: id,
+                    post_parts: parts,
+                    reasons: vec![Reason::New],
+                });
+            }
+            continue;
+        };
+        if let Some(kept) = kept.get_mut(before) {
+            *kept = true;
+        }
+        let before_parts = pre_parts.of(before);
+        let mut reasons = context.function(before, id)?;
+        for part in &parts {
+            let name = post.spans.get(*part).map_or_else(String::new, |s| s.name.clone());
+            match context.pair(*part).filter(|p| before_parts.contains(p)) {
+                Some(other) => reasons.extend(context.function(other, *part)?),
+                None => reasons.push(Reason::Part { name, new: true }),
+            }
+        }
+        for part in &before_parts {
+            if !parts.iter().any(|p| context.pair(*p) == Some(*part)) {
+                let name = pre.spans.get(*part).map_or_else(String::new, |s| s.name.clone());
+                reasons.push(Reason::Part { name, new: false });
+            }
+        }
+        if reasons.is_empty() {
+            continue;
+        }
+        if data::is_startup(post, span) {
+            diff.refusals.push(Objection {
+                what: span.name.clone(),
+                why: "it runs only while the kernel or the module starts or stops, so \
+                      replacing it now would change nothing"
+                    .into(),
+                way_out: "if the fix matters after the start, do its work in a hook".into(),
+            });
+            continue;
+        }
+        diff.changed.push(ChangedFunction {
+            pre: before,
+            post: id,
+            pre_parts: before_parts,
+            post_parts: parts,
+            reasons,
+        });
+    }
+    diff.removed = pre
+        .functions()
+        .filter(|id| !pre_parts.is_part(*id) && !kept.get(*id).copied().unwrap_or(false))
+        .collect();
+    Ok(())
 }

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Comparing spans under a pairing: functions, their entries, and what they refer to.
+
+use crate::arch::{Arch, Verdict};
+use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, Target, Unit};
+
+use super::{DiffError, Reason, pair};
+
+/// A field that holds a line number: section, offset in the entry, length. `struct bug_entry`
+/// of include/asm-generic/bug.h: address, file, line, flags.
+const LINE_FIELDS: &[(&str, usize, usize)] = &[("__bug_table", 8, 2)];
+
+/// How deep tables without a name may refer to one another.
+const MAX_DEPTH: u32 = 16;
+
+/// Two units and the pairing of their spans.
+pub(super) struct Context<'a> {
+    pub(super) arch: &'a dyn Arch,
+    pub(super) pre: &'a Unit,
+    pub(super) post: &'a Unit,
+    pairs: &'a [Option<SpanId>],
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(
+        arch: &'a dyn Arch,
+        pre: &'a Unit,
+        post: &'a Unit,
+        pairs: &'a [Option<SpanId>],
+    ) -> Context<'a> {
+        Context { arch, pre, post, pairs }
+    }
+
+    /// The pre span of a post span.
+    pub(super) fn pair(&self, post: SpanId) -> Option<SpanId> {
+        self.pairs.get(post).copied().flatten()
+    }
+
+    /// Why a function (or part) differs; empty if it does not.
+    pub(super) fn function(&self, pre: SpanId, post: SpanId) -> Result<Vec<Reason>, DiffError> {
+        let name = self.post.spans.get(post).map_or_else(String::new, |s| s.name.clone());
+        if let Some(reason) = self.code(&name, pre, post)? {
+            return Ok(vec![reason]);
+        }
+        if let Some(reason) = self.references(&name, pre, post)? {
+            return Ok(vec![reason]);
+        }
+        Ok(self.entries(pre, post).into_iter().collect())
+    }
+
+    fn code(&self, name: &str, pre: SpanId, post: SpanId) -> Result<Option<Reason>, DiffError> {
+        let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
+            return Ok(None);
+        };
+        let places = |unit: &Unit, id: SpanId, span: &Span| -> Vec<(u64, u32)> {
+            unit.relocs_of(id).iter().map(|r| (r.offset - span.offset, r.r_type)).collect()
+        };
+        if self.pre.bytes_of(a) == self.post.bytes_of(b)
+            && places(self.pre, pre, a) == places(self.post, post, b)
+        {
+            return Ok(None);
+        }
+        let verdict = self
+            .pre
+            .with_code(self.arch, pre, |before| {
+                self.post
+                    .with_code(self.arch, post, |after| self.arch.diff().compare(before, after))
+            })??
+            .map_err(|source| DiffError::Arch { unit: self.post.name.clone(), source })?;
+        Ok(match verdict {
+            Verdict::Same => None,
+            Verdict::Changed(d) => Some(Reason::Code {
+                name: name.to_owned(),
+                offset: d.pre_offset,
+                pre: d.pre,
+                post: d.post,
+            }),
+            Verdict::CannotJudge(why) => Some(Reason::Code {
+                name: name.to_owned(),
+                offset: 0,
+                pre: String::new(),
+                post: why,
+            }),
+        })
+    }
+
+    fn references(
+        &self,
+        name: &str,
+        pre: SpanId,
+        post: SpanId,
+    ) -> Result<Option<Reason>, DiffError> {
+        let (before, after) = (self.pre.relocs_of(pre), self.post.relocs_of(post));
+        if before.is_empty() && after.is_empty() {
+            return Ok(None);
+        }
+        let to_pre = pair::targets(self.arch, self.pre, pre)?;
+        let to_post = pair::targets(self.arch, self.post, post)?;
+        let start = self.pre.spans.get(pre).map_or(0, |s| s.offset);
+        for ((a, b), (x, y)) in before.iter().zip(after).zip(to_pre.iter().zip(&to_post)) {
+            if !self.same_target(a, x, b, y, 0) {
+                return Ok(Some(Reason::Refers {
+                    name: name.to_owned(),
+                    offset: a.offset.saturating_sub(start),
+                    pre: describe(self.pre, a, x),
+                    post: describe(self.post, b, y),
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether two references lead to the same thing.
+    fn same_target(&self, a: &Reloc, x: &Target, b: &Reloc, y: &Target, depth: u32) -> bool {
+        match (x, y) {
+            (Target::Undefined, Target::Undefined) => {
+                a.addend == b.addend && symbol_name(self.pre, a) == symbol_name(self.post, b)
+            }
+            (Target::Absolute, Target::Absolute) => {
+                let value =
+                    |unit: &Unit, r: &Reloc| unit.symbols.get(r.symbol as usize).map(|s| s.value);
+                a.addend == b.addend && value(self.pre, a) == value(self.post, b)
+            }
+            (Target::Span { id: pre, offset: from }, Target::Span { id: post, offset: to }) => {
+                self.same_place(*pre, *from, *post, *to, depth)
+            }
+            _ => false,
+        }
+    }
+
+    fn same_place(&self, pre: SpanId, from: i64, post: SpanId, to: i64, depth: u32) -> bool {
+        let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
+            return false;
+        };
+        match (a.kind, b.kind) {
+            (SpanKind::String, SpanKind::String) | (SpanKind::Constant, SpanKind::Constant) => {
+                let rest = |unit: &'a Unit, span: &Span, offset: i64| {
+                    let offset = usize::try_from(offset).ok()?;
+                    unit.bytes_of(span).get(offset..)
+                };
+                let (x, y) = (rest(self.pre, a, from), rest(self.post, b, to));
+                x.is_some() && x == y && (a.kind == SpanKind::String || from == to)
+            }
+            // Tables without a name are the same if they hold the same.
+            (SpanKind::Anonymous, SpanKind::Anonymous) => {
+                from == to && depth < MAX_DEPTH && self.same_contents(pre, post, depth + 1)
+            }
+            _ => from == to && self.pair(post) == Some(pre),
+        }
+    }
+
+    /// Whether two pieces of data hold the same bytes and refer to the same things.
+    pub(super) fn same_contents(&self, pre: SpanId, post: SpanId, depth: u32) -> bool {
+        let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
+            return false;
+        };
+        a.size == b.size
+            && self.pre.bytes_of(a) == self.post.bytes_of(b)
+            && self.same_relocs(pre, post, depth)
+    }
+
+    /// Whether two pieces of data have the same relocations at the same places.
+    pub(super) fn same_relocs(&self, pre: SpanId, post: SpanId, depth: u32) -> bool {
+        let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
+            return false;
+        };
+        let (x, y) = (self.pre.relocs_of(pre), self.post.relocs_of(post));
+        x.len() == y.len()
+            && x.iter().zip(y).all(|(r, s)| {
+                r.offset.wrapping_sub(a.offset) == s.offset.wrapping_sub(b.offset)
+                    && r.r_type == s.r_type
+                    && self.same_target(
+                        r,
+                        &self.pre.resolve(r.symbol, r.addend),
+                        s,
+                        &self.post.resolve(s.symbol, s.addend),
+                        depth,
+                    )
+            })
+    }
+
+    /// Whether the entries about two functions differ.
+    fn entries(&self, pre: SpanId, post: SpanId) -> Option<Reason> {
+        let before = self.entry_list(self.pre, pre);
+        let after = self.entry_list(self.post, post);
+        let section = |unit: &Unit, id: SpanId| {
+            unit.spans
+                .get(id)
+                .and_then(|s| unit.sections.get(s.section))
+                .map_or_else(String::new, |s| s.name.clone())
+        };
+        if before.len() != after.len() {
+            let odd = before
+                .iter()
+                .zip(&after)
+                .find(|(x, y)| section(self.pre, x.1) != section(self.post, y.1))
+                .map(|(x, _)| section(self.pre, x.1))
+                .or_else(|| after.get(before.len()).map(|e| section(self.post, e.1)))
+                .or_else(|| before.get(after.len()).map(|e| section(self.pre, e.1)))
+                .unwrap_or_default();
+            return Some(Reason::Entries { section: odd });
+        }
+        for ((at, x), (to, y)) in before.iter().zip(&after) {
+            let name = section(self.pre, *x);
+            if at != to || name != section(self.post, *y) || !self.same_entry(&name, *x, *y) {
+                return Some(Reason::Entries { section: name });
+            }
+        }
+        None
+    }
+
+    /// Entries that say more than the code does: tables that run beside others (unwind tables)
+    /// follow from it.
+    fn entry_list(&self, unit: &Unit, span: SpanId) -> Vec<(u64, SpanId)> {
+        unit.entries_of(span)
+            .iter()
+            .copied()
+            .filter(|(_, id)| {
+                unit.spans.get(*id).and_then(|s| unit.special(s.section)).is_some_and(|row| {
+                    !matches!(row.role, Role::Parallel { .. }) && !self.has_parallel(row.name)
+                })
+            })
+            .collect()
+    }
+
+    fn has_parallel(&self, section: &str) -> bool {
+        self.arch
+            .special_sections()
+            .iter()
+            .any(|row| matches!(row.role, Role::Parallel { to } if to == section))
+    }
+
+    fn same_entry(&self, section: &str, pre: SpanId, post: SpanId) -> bool {
+        let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
+            return false;
+        };
+        let mut x = self.pre.bytes_of(a).to_vec();
+        let mut y = self.post.bytes_of(b).to_vec();
+        for (name, at, len) in LINE_FIELDS {
+            if section == *name {
+                for bytes in [&mut x, &mut y] {
+                    if let Some(field) = bytes.get_mut(*at..at + len) {
+                        field.fill(0);
+                    }
+                }
+            }
+        }
+        x == y && self.same_entry_relocs(pre, post)
+    }
+
+    /// Like [`Self::same_relocs`], but a reference into code counts by its place in the function
+    /// whose pair it is, and one into payload by what stands there.
+    fn same_entry_relocs(&self, pre: SpanId, post: SpanId) -> bool {
+        self.same_relocs(pre, post, 0)
+    }
+}
+
+fn symbol_name<'u>(unit: &'u Unit, reloc: &Reloc) -> &'u str {
+    unit.symbols.get(reloc.symbol as usize).map_or("", |s| s.name.as_str())
+}
+
+/// What a reference leads to, for a person.
+fn describe(unit: &Unit, reloc: &Reloc, target: &Target) -> String {
+    match target {
+        Target::Span { id, offset } => {
+            let Some(span) = unit.spans.get(*id) else { return "nothing".into() };
+            if span.kind == SpanKind::String {
+                let from = usize::try_from(*offset).unwrap_or(0);
+                let text = unit.bytes_of(span).get(from..).unwrap_or_default();
+                let text = text.strip_suffix(&[0]).unwrap_or(text);
+                return format!("{:?}", String::from_utf8_lossy(text));
+            }
+            match offset {
+                0 => span.name.clone(),
+                n => format!("{}{n:+#x}", span.name),
+            }
+        }
+        _ => symbol_name(unit, reloc).to_owned(),
+    }
+}

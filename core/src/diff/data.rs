@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Comparing data: what changed, what is new, and what cannot be changed in a running kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS};
+
+use super::compare::Context;
+use super::{DiffError, Objection, UnitDiff, names, pair};
+use crate::unit::{Role, Span, SpanId, SpanKind, Target, Unit};
+
+/// Sections that are read only while the kernel or a module starts or stops.
+pub(super) fn is_startup(unit: &Unit, span: &Span) -> bool {
+    unit.sections.get(span.section).is_some_and(|s| {
+        [".init", ".exit", ".meminit", ".con_initcall"].iter().any(|p| s.name.starts_with(p))
+    })
+}
+
+/// Compares all data.
+pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
+    let post = context.post;
+    let referred = referred(context)?;
+    for (id, span) in post.spans.iter().enumerate() {
+        if span.kind != SpanKind::Data {
+            continue;
+        }
+        match context.pair(id) {
+            Some(pre) => paired(context, pre, id, span, diff),
+            None => {
+                if !referred.contains(&id) && !is_startup(post, span) {
+                    diff.refusals.push(unreferred(post, span));
+                }
+                diff.data_new.push(id);
+            }
+        }
+    }
+    unnamed(context, &referred, diff);
+    startup_tables(context, diff);
+    Ok(())
+}
+
+/// Spans of the post unit that code or other data refers to.
+fn referred(context: &Context<'_>) -> Result<BTreeSet<SpanId>, DiffError> {
+    let post = context.post;
+    let mut referred = BTreeSet::new();
+    for (id, span) in post.spans.iter().enumerate() {
+        let targets = match span.kind {
+            // Unchanged code refers to what it referred to before; only a post span without a
+            // pair is of interest, so all code is looked at only when there is one.
+            SpanKind::Function => pair::targets(context.arch, post, id)?,
+            _ => post.relocs_of(id).iter().map(|r| post.resolve(r.symbol, r.addend)).collect(),
+        };
+        for target in targets {
+            if let Target::Span { id: to, .. } = target
+                && to != id
+            {
+                referred.insert(to);
+            }
+        }
+    }
+    Ok(referred)
+}
+
+fn section_name<'u>(unit: &'u Unit, span: &Span) -> &'u str {
+    unit.sections.get(span.section).map_or("", |s| s.name.as_str())
+}
+
+/// An object that exists before and after.
+fn paired(context: &Context<'_>, pre: SpanId, post: SpanId, span: &Span, diff: &mut UnitDiff) {
+    let unit = context.post;
+    let Some(before) = context.pre.spans.get(pre) else { return };
+    let same = if section_name(unit, span) == "__dyndbg" {
+        // A dynamic-debug site: its strings are relocations, the rest is the line and state.
+        before.size == span.size && context.same_relocs(pre, post, 0)
+    } else {
+        context.same_contents(pre, post, 0)
+    };
+    if same {
+        return;
+    }
+    diff.data_changed.push((pre, post));
+    if is_startup(unit, span) {
+        diff.refusals.push(Objection {
+            what: span.name.clone(),
+            why: "it is read only while the kernel or the module starts".into(),
+            way_out: "if the fix matters after the start, do its work in a hook".into(),
+        });
+        return;
+    }
+    let writable =
+        unit.sections.get(span.section).is_some_and(|s| s.flags & u64::from(SHF_WRITE.0) != 0);
+    let (why, way_out) = if before.size != span.size {
+        (
+            format!("its size changed from {} to {} bytes", before.size, span.size),
+            "keep the object as it is and put what is new into a shadow variable or a new object",
+        )
+    } else if writable {
+        (
+            "its initial value changed, but the running kernel has long been using it".into(),
+            "leave the initial value out of the patch and set the object in a hook",
+        )
+    } else {
+        (
+            "it is constant data that exists in the running kernel, and its contents changed"
+                .into(),
+            "change the code that reads it instead of the data",
+        )
+    };
+    diff.refusals.push(Objection { what: span.name.clone(), why, way_out: way_out.into() });
+}
+
+fn unreferred(unit: &Unit, span: &Span) -> Objection {
+    Objection {
+        what: span.name.clone(),
+        why: format!(
+            "it is new and nothing refers to it, so it must be meant for whoever reads section \
+             {}, which a running kernel has done already",
+            section_name(unit, span)
+        ),
+        way_out: "register what it describes in a hook".into(),
+    }
+}
+
+/// Data without a name that no code refers to must be as it was.
+fn unnamed(context: &Context<'_>, referred: &BTreeSet<SpanId>, diff: &mut UnitDiff) {
+    let (pre, post) = (context.pre, context.post);
+    let of = |unit: &Unit| -> BTreeMap<String, Vec<SpanId>> {
+        let mut all: BTreeMap<String, Vec<SpanId>> = BTreeMap::new();
+        for (id, span) in unit.spans.iter().enumerate() {
+            let Some(section) = unit.sections.get(span.section) else { continue };
+            let data = section.flags & u64::from(SHF_ALLOC.0) != 0
+                && section.flags & u64::from(SHF_EXECINSTR.0) == 0
+                && section.sh_type != SHT_NOBITS.0;
+            if span.kind == SpanKind::Anonymous && data && unit.special(span.section).is_none() {
+                all.entry(names::base(&section.name).to_owned()).or_default().push(id);
+            }
+        }
+        all
+    };
+    let before = of(pre);
+    for (section, spans) in of(post) {
+        for id in spans {
+            if referred.contains(&id) {
+                continue;
+            }
+            let known = before
+                .get(&section)
+                .is_some_and(|all| all.iter().any(|p| context.same_contents(*p, id, 0)));
+            if !known {
+                diff.refusals.push(Objection {
+                    what: section.clone(),
+                    why: "the section holds data without a name that differs".into(),
+                    way_out: "this patch cannot be applied to a running kernel as it is; do its \
+                              work in a hook"
+                        .into(),
+                });
+            }
+        }
+    }
+}
+
+/// Tables of start-up functions: a new or a missing entry would silently have no effect.
+fn startup_tables(context: &Context<'_>, diff: &mut UnitDiff) {
+    let table = |unit: &Unit| -> BTreeSet<String> {
+        let mut all = BTreeSet::new();
+        for (index, section) in unit.sections.iter().enumerate() {
+            let startup = section.name.starts_with(".initcall")
+                || section.name.starts_with(".con_initcall")
+                || section.name.starts_with(".exitcall");
+            let dropped = unit.special(index).is_some_and(|row| row.role == Role::Dropped);
+            if !startup || !dropped {
+                continue;
+            }
+            for reloc in &section.relocs {
+                let what = match unit.resolve(reloc.symbol, reloc.addend) {
+                    Target::Span { id, .. } => {
+                        unit.spans.get(id).map_or_else(String::new, |s| s.name.clone())
+                    }
+                    _ => unit
+                        .symbols
+                        .get(reloc.symbol as usize)
+                        .map_or_else(String::new, |s| s.name.clone()),
+                };
+                all.insert(format!("{}: {what}", section.name));
+            }
+        }
+        all
+    };
+    let (before, after) = (table(context.pre), table(context.post));
+    for what in before.symmetric_difference(&after) {
+        diff.refusals.push(Objection {
+            what: what.clone(),
+            why: "the list of functions that run at start-up changed".into(),
+            way_out: "call the function in a hook".into(),
+        });
+    }
+}
