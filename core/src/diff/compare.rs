@@ -165,18 +165,24 @@ impl<'a> Context<'a> {
             return false;
         };
         let (x, y) = (self.pre.relocs_of(pre), self.post.relocs_of(post));
+        let (to_x, to_y) = match (self.targets(self.pre, pre), self.targets(self.post, post)) {
+            (Ok(to_x), Ok(to_y)) => (to_x, to_y),
+            _ => return false,
+        };
         x.len() == y.len()
-            && x.iter().zip(y).all(|(r, s)| {
+            && x.iter().zip(y).zip(to_x.iter().zip(&to_y)).all(|((r, s), (to_r, to_s))| {
                 r.offset.wrapping_sub(a.offset) == s.offset.wrapping_sub(b.offset)
                     && r.r_type == s.r_type
-                    && self.same_target(
-                        r,
-                        &self.pre.resolve(r.symbol, r.addend),
-                        s,
-                        &self.post.resolve(s.symbol, s.addend),
-                        depth,
-                    )
+                    && self.same_target(r, to_r, s, to_s, depth)
             })
+    }
+
+    /// What a span's relocations lead to; code without a name is code all the same.
+    fn targets(&self, unit: &Unit, id: SpanId) -> Result<Vec<Target>, DiffError> {
+        if unit.spans.get(id).is_some_and(|span| unit.is_code(span)) {
+            return pair::targets(self.arch, unit, id);
+        }
+        Ok(unit.relocs_of(id).iter().map(|r| unit.resolve(r.symbol, r.addend)).collect())
     }
 
     /// Whether the entries about two functions differ.
@@ -245,13 +251,7 @@ impl<'a> Context<'a> {
                 }
             }
         }
-        x == y && self.same_entry_relocs(pre, post)
-    }
-
-    /// Like [`Self::same_relocs`], but a reference into code counts by its place in the function
-    /// whose pair it is, and one into payload by what stands there.
-    fn same_entry_relocs(&self, pre: SpanId, post: SpanId) -> bool {
-        self.same_relocs(pre, post, 0)
+        x == y && self.same_relocs(pre, post, 0)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object::elf::{SHF_EXECINSTR, SHF_MERGE, STB_LOCAL};
+use object::elf::{SHF_MERGE, STB_LOCAL};
 
 use super::{ExtractError, ExtractInput, Numbering};
 use crate::arch::{Arch, Code, CodeReloc, RelocKind};
@@ -227,7 +227,7 @@ impl Selector<'_, '_> {
         };
         Ok(match post.resolve(reloc.symbol, reloc.addend) {
             Target::Span { id, .. } => {
-                self.seen.contains(&id) && post.spans.get(id).is_some_and(|s| is_code(post, s))
+                self.seen.contains(&id) && post.spans.get(id).is_some_and(|s| post.is_code(s))
             }
             _ => false,
         })
@@ -261,7 +261,7 @@ impl Selector<'_, '_> {
     /// bias.
     fn target_offsets(&self, span: &Span, relocs: &[Reloc]) -> Result<Vec<i64>, ExtractError> {
         let post = self.input.post;
-        if !is_code(post, span) {
+        if !post.is_code(span) {
             return Ok(relocs.iter().map(|r| r.addend).collect());
         }
         let bytes = post.bytes_of(span);
@@ -346,7 +346,7 @@ impl Selector<'_, '_> {
         if let Some(pre) = self.replaced.get(&id) {
             // Entries are about the new code, and branches go straight to it; whatever else
             // refers to a replaced function takes its address, which must stay the old one.
-            let about = from.kind == SpanKind::Entry || (branch && is_code(post, from));
+            let about = from.kind == SpanKind::Entry || (branch && post.is_code(from));
             return Ok(if about { None } else { Some(*pre) });
         }
         if self.seen.contains(&id) {
@@ -444,11 +444,6 @@ impl Selector<'_, '_> {
             why: why.to_owned(),
         }
     }
-}
-
-/// Whether a span's bytes are instructions.
-pub(super) fn is_code(unit: &Unit, span: &Span) -> bool {
-    unit.sections.get(span.section).is_some_and(|s| s.flags & u64::from(SHF_EXECINSTR.0) != 0)
 }
 
 /// A C identifier made of a symbol's name.

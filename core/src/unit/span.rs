@@ -6,8 +6,8 @@ use object::elf::{
     STB_LOCAL, STT_FUNC, STT_OBJECT, STT_SECTION,
 };
 
-use super::{EntrySize, Role, Section, SpecialSection, SymbolPlace, Unit, special};
-use crate::arch::Arch;
+use super::{EntrySize, Reloc, Role, Section, SpecialSection, SymbolPlace, Unit, special};
+use crate::arch::{Arch, Code, CodeReloc};
 
 /// Index into [`super::Unit::spans`].
 pub type SpanId = usize;
@@ -81,12 +81,12 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
             });
         }
     }
-    let payload = payload_boundaries(unit);
+    let payload = payload_boundaries(arch, unit);
     let mut spans = Vec::new();
     let mut by_section = Vec::new();
     for (index, (section, starts)) in unit.sections.iter().zip(starts).enumerate() {
         let first = spans.len();
-        if section.flags & u64::from(SHF_ALLOC.0) != 0 && section.size > 0 {
+        if section.flags & u64::from(SHF_ALLOC.0) != 0 {
             let special = unit.special.get(index).copied().flatten();
             match special {
                 Some(row) if row.role == Role::Dropped => {}
@@ -112,19 +112,33 @@ fn is_table(sh_type: u32) -> bool {
     ![SHT_SYMTAB.0, SHT_STRTAB.0, SHT_RELA.0, SHT_NULL.0].contains(&sh_type)
 }
 
-/// Offsets in payload sections that entries refer to.
-fn payload_boundaries(unit: &Unit) -> Vec<Vec<u64>> {
+/// Offsets in payload sections that entries and code refer to.
+fn payload_boundaries(arch: &dyn Arch, unit: &Unit) -> Vec<Vec<u64>> {
     let mut bounds: Vec<Vec<u64>> = unit.sections.iter().map(|_| Vec::new()).collect();
+    let is_payload = |section: usize| {
+        unit.special.get(section).copied().flatten().is_some_and(|r| r.role == Role::Payload)
+    };
+    let payload_of = |reloc: &Reloc| match unit.symbols.get(reloc.symbol as usize)?.place {
+        SymbolPlace::Section(to) if is_payload(to) => Some(to),
+        _ => None,
+    };
     for (from, section) in unit.sections.iter().enumerate() {
-        if unit.special.get(from).copied().flatten().is_none() {
+        if !section.relocs.iter().any(|r| payload_of(r).is_some()) {
             continue;
         }
-        for reloc in &section.relocs {
-            let Some(symbol) = unit.symbols.get(reloc.symbol as usize) else { continue };
-            if let SymbolPlace::Section(to) = symbol.place
+        let special = unit.special.get(from).copied().flatten().is_some();
+        let executable = section.flags & u64::from(SHF_EXECINSTR.0) != 0;
+        let offsets = match (special, executable) {
+            (true, false) => section.relocs.iter().map(|r| r.addend).collect(),
+            (_, true) => target_offsets(arch, unit, section),
+            (false, false) => continue,
+        };
+        for (reloc, offset) in section.relocs.iter().zip(offsets) {
+            if let Some(to) = payload_of(reloc)
+                && let Some(symbol) = unit.symbols.get(reloc.symbol as usize)
                 && let Some(list) = bounds.get_mut(to)
             {
-                list.push(symbol.value.wrapping_add_signed(reloc.addend));
+                list.push(symbol.value.wrapping_add_signed(offset));
             }
         }
     }
@@ -133,6 +147,24 @@ fn payload_boundaries(unit: &Unit) -> Vec<Vec<u64>> {
         list.dedup();
     }
     bounds
+}
+
+/// Target offsets of a whole section's relocations; none where the backend cannot tell, so that
+/// the payload stays in one piece.
+fn target_offsets(arch: &dyn Arch, unit: &Unit, section: &Section) -> Vec<i64> {
+    let relocs: Vec<CodeReloc<'_>> = section
+        .relocs
+        .iter()
+        .map(|r| CodeReloc {
+            offset: r.offset,
+            r_type: r.r_type,
+            symbol: unit.symbols.get(r.symbol as usize).map_or("", |s| s.name.as_str()),
+            key: r.symbol,
+            addend: r.addend,
+        })
+        .collect();
+    let code = Code { name: &section.name, bytes: &section.data, relocs: &relocs, entries: &[] };
+    arch.reloc().target_offsets(&code).unwrap_or_default()
 }
 
 fn entry_boundaries(section: &Section, row: &SpecialSection) -> Vec<u64> {
@@ -167,6 +199,9 @@ fn stride(section: &Section, owner: u64) -> u64 {
 }
 
 fn cut_at(spans: &mut Vec<Span>, index: usize, section: &Section, bounds: &[u64], kind: SpanKind) {
+    if section.size == 0 {
+        return;
+    }
     let mut at: Vec<u64> = bounds.iter().copied().filter(|b| *b < section.size).collect();
     if at.first() != Some(&0) {
         at.insert(0, 0);
@@ -212,7 +247,8 @@ fn cut_ordinary(
         a.value.cmp(&b.value).then(b.rank.cmp(&a.rank)).then(a.index.cmp(&b.index))
     });
     starts.dedup_by_key(|s| s.value);
-    starts.retain(|s| s.value < section.size);
+    // An object of size zero (a lock's class key, say) may stand at the very end.
+    starts.retain(|s| s.value < section.size || (s.value == section.size && s.rank.0));
     let mut end = 0;
     for (n, start) in starts.iter().enumerate() {
         if start.value < end {

@@ -2,7 +2,7 @@
 //! Questions about a unit: what lies where, what a reference leads to, and a function as an
 //! architecture sees it.
 
-use object::elf::STT_SECTION;
+use object::elf::{SHF_EXECINSTR, STT_SECTION};
 
 use super::{
     Reloc, Role, Span, SpanId, SpanKind, SpecialSection, Symbol, SymbolPlace, Target, Unit,
@@ -73,6 +73,11 @@ impl Unit {
             .get(span.section)
             .and_then(|s| s.data.get(from..from.checked_add(len)?))
             .unwrap_or_default()
+    }
+
+    /// Whether a span's bytes are instructions.
+    pub fn is_code(&self, span: &Span) -> bool {
+        self.sections.get(span.section).is_some_and(|s| s.flags & u64::from(SHF_EXECINSTR.0) != 0)
     }
 
     /// A section's symbol, with its index.
