@@ -159,6 +159,9 @@ impl Lab {
     }
 }
 
+const PROBE_EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
+const PROBE_SWITCH: &str = "/sys/kernel/tracing/events/kprobes/lab/enable";
+
 /// A guest with `splice` and updates.
 pub struct Guest {
     /// The machine.
@@ -253,6 +256,27 @@ impl Guest {
             Some(1) => Ok((false, said)),
             _ => bail!("the probe {name} broke: {said} {}", outcome.stderr.trim()),
         }
+    }
+
+    /// Sets a breakpoint inside a function, so that its text is not what it was. Only the beginning
+    /// of an instruction is accepted, so several places are tried.
+    pub fn set_breakpoint(&mut self, function: &str) -> Result<()> {
+        for offset in 6..64 {
+            let place = format!("p:lab {function}+{offset}\n");
+            if self.machine.write(PROBE_EVENTS, &place).is_ok() {
+                if self.machine.write(PROBE_SWITCH, "1\n").is_ok() {
+                    return Ok(());
+                }
+                self.machine.write(PROBE_EVENTS, "-:lab\n")?;
+            }
+        }
+        bail!("no breakpoint could be set in {function}")
+    }
+
+    /// Takes the breakpoint away.
+    pub fn remove_breakpoint(&mut self) -> Result<()> {
+        self.machine.write(PROBE_SWITCH, "0\n")?;
+        self.machine.write(PROBE_EVENTS, "-:lab\n")
     }
 
     /// The ids of the updates that the kernel holds, from sysfs (not from `splice`, which is what

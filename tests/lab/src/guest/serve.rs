@@ -2,6 +2,7 @@
 //! The loop that answers the host.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 
@@ -80,7 +81,12 @@ fn answer(request: Request, started: &mut BTreeMap<String, command::Running>) ->
             Ok(Reply::Text(found.join("\n")))
         }
         Request::Write { path, text } => {
-            std::fs::write(&path, text).with_context(|| format!("cannot write {path}"))?;
+            // Without truncation, which means "remove all" to some files of tracefs.
+            OpenOptions::new()
+                .write(true)
+                .open(&path)
+                .and_then(|mut file| file.write_all(text.as_bytes()))
+                .with_context(|| format!("cannot write {path}"))?;
             Ok(Reply::Done)
         }
         Request::InsertModules { paths } => kernel::insert_modules(&paths).map(|()| Reply::Done),

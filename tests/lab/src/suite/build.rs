@@ -89,9 +89,8 @@ fn killed(fixture: &Fixture) -> Result<()> {
     let source = fixture.lab.work.path().join("killed.patch");
     let update = fixture.lab.work.path().join("killed.splice");
     // Another patch than any before, so that nothing is cached.
-    let text = fixture.edit("net/ipv4/raw.c", "ihl < 5", "ihl < 5 ").or_else(|_| {
-        fixture.edit("net/ipv4/raw.c", "iphlen > length", "iphlen > length || iphlen < 4")
-    })?;
+    let text =
+        fixture.edit("net/ipv4/raw.c", "iphlen > length", "iphlen > length || iphlen < 4")?;
     std::fs::write(&source, &text)?;
     for delay in [300, 1500, 4000] {
         let mut child = Command::new(&fixture.lab.programs.splice)

@@ -127,18 +127,10 @@ fn module_stays(guest: &mut Guest) -> Result<()> {
 
 /// A breakpoint stands in the function's text: that is not what the pre code says.
 fn changed_text(guest: &mut Guest) -> Result<()> {
-    let events = "/sys/kernel/tracing/kprobe_events";
-    let enable = "/sys/kernel/tracing/events/kprobes/lab/enable";
-    // Only the beginning of an instruction is accepted.
-    let placed = (6..64).any(|offset| {
-        guest.machine.write(events, &format!("p:lab sk_setsockopt+{offset}\n")).is_ok()
-            && guest.machine.write(enable, "1\n").is_ok()
-    });
-    ensure!(placed, "no breakpoint could be set in sk_setsockopt");
+    guest.set_breakpoint("sk_setsockopt")?;
     let checked = guest.check(FIX);
     let applied = guest.apply(FIX);
-    guest.machine.write(enable, "0\n")?;
-    guest.machine.write(events, "-:lab\n")?;
+    guest.remove_breakpoint()?;
     for answer in [checked?, applied?] {
         answer.expect(5)?.says(&["sk_setsockopt"])?;
     }

@@ -55,6 +55,19 @@ fn guest_works() -> Result<()> {
     ensure!(allowed, "the unpatched kernel denies it: {said}");
     let (allowed, _) = guest.probe("raw-short-header", NOBODY)?;
     ensure!(!allowed, "a probe without privileges has them");
+
+    // A breakpoint changes the text, and its end restores it.
+    let function = guest.machine.address("sk_setsockopt")?;
+    let text = |guest: &mut Guest| -> Result<Vec<u8>> {
+        guest.machine.save_memory(function, 64, &file)?;
+        Ok(std::fs::read(&file)?)
+    };
+    let before = text(&mut guest)?;
+    guest.set_breakpoint("sk_setsockopt")?;
+    ensure!(text(&mut guest)? != before, "the breakpoint is not in the text");
+    guest.remove_breakpoint()?;
+    ensure!(text(&mut guest)? == before, "the breakpoint is still in the text");
+
     let load = guest.machine.stop_load()?;
     ensure!(load.wrong == 0, "the load is wrong by itself: {}", load.examples.join("; "));
     for (what, count) in [
