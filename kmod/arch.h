@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The few things that generic kernel headers do not offer under one name.
+ *
+ * splice_saved_sp():   where a thread that does not run has left its stack
+ *                      pointer; 0 where that is not known.
+ * splice_flush():      makes written code visible to instruction fetches. It
+ *                      runs on one CPU, all others are stopped with
+ *                      interrupts off, so it must not send an interrupt to
+ *                      them and wait.
+ * splice_serialise():  runs on every CPU after the write; drops whatever it
+ *                      has fetched before.
+ */
+#ifndef SPLICE_ARCH_H
+#define SPLICE_ARCH_H
+
+#include <linux/sched.h>
+#include <asm/cacheflush.h>
+#include <asm/processor.h>
+
+#if defined(CONFIG_X86)
+#include <linux/sync_core.h>
+#define splice_saved_sp(t)		((t)->thread.sp)
+#define splice_flush(start, end)	do { (void)(start); (void)(end); } while (0)
+#define splice_serialise()		sync_core()
+#elif defined(CONFIG_ARM64)
+/* flush_icache_range() would interrupt the other CPUs and wait for them. */
+#define splice_saved_sp(t)		thread_saved_sp(t)
+#define splice_flush(start, end)	caches_clean_inval_pou(start, end)
+#define splice_serialise()		isb()
+#elif defined(CONFIG_RISCV)
+#define splice_saved_sp(t)		((t)->thread.sp)
+#define splice_flush(start, end)	do { (void)(start); (void)(end); } while (0)
+#define splice_serialise()		local_flush_icache_all()
+#else
+#error "splice does not know how to make written code visible here"
+#endif
+
+#endif /* SPLICE_ARCH_H */

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The registry: which updates are loaded, and the modules that they consist
+ * of. Registering switches nothing.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/ctype.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "core.h"
+
+/* Held through every change of the registry and through every attempt. */
+DEFINE_MUTEX(splice_mutex);
+LIST_HEAD(splice_updates);
+
+/**
+ * splice_fail() - note why an attempt failed
+ * @update: the update
+ * @err: the error, which is returned
+ * @fmt: the reason, a fragment without a newline
+ *
+ * Return: @err.
+ */
+int splice_fail(struct splice_update *update, int err, const char *fmt, ...)
+{
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(update->error, sizeof(update->error), fmt, args);
+	va_end(args);
+	return err;
+}
+
+static bool splice_id_ok(const char *id)
+{
+	size_t len = strlen(id);
+
+	if (!len || len > SPLICE_ID_MAX)
+		return false;
+	for (; *id; id++)
+		if (!islower(*id) && !isdigit(*id) && *id != '-' && *id != '_')
+			return false;
+	return true;
+}
+
+static bool splice_part_ok(const struct splice_part *part)
+{
+	u32 i;
+
+	if (part->abi != SPLICE_ABI) {
+		pr_err("an update for interface %u, this is %u\n",
+		       part->abi, SPLICE_ABI);
+		return false;
+	}
+	if (!part->id || !splice_id_ok(part->id) || !part->description ||
+	    !part->owner || !part->nparts || !part->nsites || !part->nranges)
+		return false;
+	for (i = 0; i < part->nsites; i++) {
+		const struct splice_site *site = &part->sites[i];
+
+		if (!site->addr || !site->target || !site->expected ||
+		    !site->len || site->len > SPLICE_SITE_MAX ||
+		    site->nfields > SPLICE_FIELDS_MAX ||
+		    !within_module_core((unsigned long)site->target,
+					part->owner))
+			return false;
+	}
+	for (i = 0; i < part->nranges; i++)
+		if (part->ranges[i].start >= part->ranges[i].end)
+			return false;
+	return true;
+}
+
+static struct splice_update *splice_find(const char *id)
+{
+	struct splice_update *update;
+
+	list_for_each_entry(update, &splice_updates, node)
+		if (!strcmp(update->id, id))
+			return update;
+	return NULL;
+}
+
+static struct splice_update *splice_create(const struct splice_part *part)
+{
+	struct splice_update *update = kzalloc(sizeof(*update), GFP_KERNEL);
+	int err;
+
+	if (!update)
+		return ERR_PTR(-ENOMEM);
+	INIT_LIST_HEAD(&update->members);
+	INIT_LIST_HEAD(&update->node);
+	strscpy(update->id, part->id, sizeof(update->id));
+	/* From here on the kobject owns the memory. */
+	kobject_init(&update->kobj, &splice_update_type);
+	update->description = kstrdup(part->description, GFP_KERNEL);
+	err = update->description ? splice_sysfs_add(update) : -ENOMEM;
+	if (err) {
+		kobject_put(&update->kobj);
+		return ERR_PTR(err);
+	}
+	list_add_tail(&update->node, &splice_updates);
+	return update;
+}
+
+/**
+ * splice_register_part() - make an update module's part known
+ * @part: the part, constant until it is unregistered
+ *
+ * Return: 0, or a negative error number, for a part that is malformed, that
+ * is registered already or that comes after its update was applied.
+ */
+int splice_register_part(const struct splice_part *part)
+{
+	struct splice_update *update;
+	struct splice_member *member;
+	int err = 0;
+
+	if (!splice_part_ok(part))
+		return -EINVAL;
+	member = kzalloc(sizeof(*member), GFP_KERNEL);
+	if (!member)
+		return -ENOMEM;
+	member->part = part;
+
+	mutex_lock(&splice_mutex);
+	update = splice_find(part->id);
+	if (!update) {
+		update = splice_create(part);
+		if (IS_ERR(update))
+			err = PTR_ERR(update);
+	} else if (update->nmembers >= part->nparts ||
+		   update->state != SPLICE_LOADED) {
+		err = -EEXIST;
+	}
+	if (!err) {
+		list_add_tail(&member->node, &update->members);
+		update->nmembers++;
+	}
+	mutex_unlock(&splice_mutex);
+	if (err)
+		kfree(member);
+	return err;
+}
+EXPORT_SYMBOL_GPL(splice_register_part);
+
+/**
+ * splice_unregister_part() - forget an update module's part
+ * @part: the part
+ *
+ * Called as its module goes, which an applied update's cannot.
+ */
+void splice_unregister_part(const struct splice_part *part)
+{
+	struct splice_update *update, *last = NULL;
+	struct splice_member *member;
+
+	mutex_lock(&splice_mutex);
+	update = splice_find(part->id);
+	if (update) {
+		list_for_each_entry(member, &update->members, node) {
+			if (member->part != part)
+				continue;
+			list_del(&member->node);
+			kfree(member);
+			update->nmembers--;
+			break;
+		}
+		if (!update->nmembers) {
+			list_del_init(&update->node);
+			last = update;
+		}
+	}
+	mutex_unlock(&splice_mutex);
+	/*
+	 * Not under the mutex: this waits for readers and writers of the
+	 * update's files, who take it.
+	 */
+	if (last) {
+		kobject_del(&last->kobj);
+		kobject_put(&last->kobj);
+	}
+}
+EXPORT_SYMBOL_GPL(splice_unregister_part);
+
+static int __init splice_init(void)
+{
+	return splice_sysfs_init();
+}
+
+static void __exit splice_exit(void)
+{
+	/* Update modules use this one's symbols, so none is loaded now. */
+	splice_sysfs_exit();
+}
+
+module_init(splice_init);
+module_exit(splice_exit);
+MODULE_DESCRIPTION("splice: switches running code to an update's");
+MODULE_LICENSE("GPL");

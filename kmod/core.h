@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the files of the transaction core share. */
+#ifndef SPLICE_CORE_H
+#define SPLICE_CORE_H
+
+#include <linux/atomic.h>
+#include <linux/kobject.h>
+#include <linux/list.h>
+#include <linux/mutex.h>
+#include <linux/sched.h>
+
+#include "splice.h"
+
+#define SPLICE_ID_MAX		40
+#define SPLICE_CONFLICTS_MAX	32
+
+/**
+ * enum splice_state - what an update's code is doing
+ * @SPLICE_LOADED: it is in memory and nothing leads to it
+ * @SPLICE_APPLIED: all sites lead to it
+ */
+enum splice_state {
+	SPLICE_LOADED,
+	SPLICE_APPLIED,
+};
+
+/**
+ * struct splice_conflict - a thread that was in the way
+ * @addr: the address found
+ * @pid: the thread's id in the initial namespace
+ * @comm: its name
+ */
+struct splice_conflict {
+	unsigned long addr;
+	pid_t pid;
+	char comm[TASK_COMM_LEN];
+};
+
+/**
+ * struct splice_spot - a site of an update that is applied or about to be
+ * @addr: where it is
+ * @module: the module that @addr lies in, NULL for the kernel image
+ * @map: temporary mapping of the pages, during an attempt
+ * @alias: @addr in that mapping
+ * @len: length in bytes
+ * @old: bytes while the update is not applied
+ * @new: bytes while it is
+ */
+struct splice_spot {
+	unsigned long addr;
+	struct module *module;
+	void *map;
+	u8 *alias;
+	u8 len;
+	u8 old[SPLICE_SITE_MAX];
+	u8 new[SPLICE_SITE_MAX];
+};
+
+/**
+ * struct splice_span - addresses from @start up to and without @end
+ * @start: first address
+ * @end: first address behind it
+ */
+struct splice_span {
+	unsigned long start;
+	unsigned long end;
+};
+
+/**
+ * struct splice_member - a registered part
+ * @node: in splice_update.members
+ * @part: the update module's data
+ * @target: the patched module, referenced while the update is applied
+ */
+struct splice_member {
+	struct list_head node;
+	const struct splice_part *part;
+	struct module *target;
+};
+
+/**
+ * struct splice_update - an update, of as many parts as are registered
+ * @kobj: its directory in sysfs
+ * @node: in splice_updates; empty once the last part has gone
+ * @members: its parts
+ * @id: its id
+ * @description: what it is
+ * @state: whether it is applied
+ * @order: greater than that of every update applied before it
+ * @nmembers: number of @members
+ * @spots: its sites, while it is applied or an attempt runs
+ * @nspots: number of @spots
+ * @attempts: attempts made, to apply or to undo
+ * @pause_ns: how long the last stop lasted
+ * @threads: threads examined in it
+ * @words: words examined in it
+ * @found: conflicts found in it, of which the first are in @conflicts
+ * @conflicts: who was in the way
+ * @error: why the last attempt failed, empty if it did not
+ *
+ * Everything below @kobj is protected by splice_mutex.
+ */
+struct splice_update {
+	struct kobject kobj;
+	struct list_head node;
+	struct list_head members;
+	char id[SPLICE_ID_MAX + 1];
+	char *description;
+	enum splice_state state;
+	u64 order;
+	u32 nmembers;
+	struct splice_spot *spots;
+	size_t nspots;
+	u64 attempts;
+	u64 pause_ns;
+	u64 threads;
+	u64 words;
+	size_t found;
+	struct splice_conflict conflicts[SPLICE_CONFLICTS_MAX];
+	char error[192];
+};
+
+/**
+ * struct splice_stop - what one stop of the machine is to do
+ * @update: whose
+ * @apply: true to apply it, false to undo it
+ * @spans: what must be free of threads: sorted, none overlapping another
+ * @nspans: number of @spans
+ * @clear: bits cleared in a stack word before it is compared
+ * @set: bits then set in it
+ * @sp: for each CPU, the stack pointer of the thread that stopped it
+ * @arrived: CPUs that have come
+ * @left: CPUs that have gone
+ * @done: set once the one that works has finished
+ * @result: what came of it
+ * @bad: the spot that did not hold what it should, if @result is -ESTALE
+ * @began: when the first CPU came
+ * @ended: when the last one left
+ */
+struct splice_stop {
+	struct splice_update *update;
+	bool apply;
+	struct splice_span *spans;
+	size_t nspans;
+	u64 clear;
+	u64 set;
+	unsigned long *sp;
+	atomic_t arrived;
+	atomic_t left;
+	int done;
+	int result;
+	const struct splice_spot *bad;
+	u64 began;
+	u64 ended;
+};
+
+extern struct mutex splice_mutex;
+extern struct list_head splice_updates;
+
+/* core.c */
+__printf(3, 4)
+int splice_fail(struct splice_update *update, int err, const char *fmt, ...);
+
+/* sysfs.c */
+extern const struct kobj_type splice_update_type;
+int splice_sysfs_init(void);
+void splice_sysfs_exit(void);
+int splice_sysfs_add(struct splice_update *update);
+
+/* switch.c */
+int splice_switch(struct splice_update *update, bool apply);
+
+/* stack.c */
+void splice_scan(struct splice_stop *stop);
+
+/* text.c */
+int splice_map(struct splice_spot *spot);
+void splice_unmap(struct splice_spot *spot);
+bool splice_holds(const struct splice_spot *spot, const u8 *bytes);
+void splice_write(const struct splice_spot *spot, const u8 *bytes);
+int splice_encode(const struct splice_site *site, u8 *bytes);
+
+#endif /* SPLICE_CORE_H */

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Interface between the transaction core and an update module.
+ *
+ * An update module describes, as constant data, what has to be switched. Its
+ * addresses are symbols that are made absolute before the module is loaded;
+ * nothing of it can be given or changed at run time.
+ */
+#ifndef SPLICE_H
+#define SPLICE_H
+
+#include <linux/init.h>
+#include <linux/module.h>
+#include <linux/types.h>
+
+/* Raised with every change of the structures below. */
+#define SPLICE_ABI		1
+/* Bytes of the longest site. */
+#define SPLICE_SITE_MAX		16
+/* Bit fields of the most complicated trampoline. */
+#define SPLICE_FIELDS_MAX	4
+
+/**
+ * struct splice_field - where a part of the displacement goes
+ * @add: added to the displacement before it is shifted
+ * @word: offset of the word in the template, in bytes
+ * @size: size of that little-endian word: 1, 2, 4 or 8 bytes
+ * @shift: arithmetic right shift of the displacement
+ * @bits: number of bits kept
+ * @position: lowest bit of the field in the word
+ */
+struct splice_field {
+	s64 add;
+	u8 word;
+	u8 size;
+	u8 shift;
+	u8 bits;
+	u8 position;
+};
+
+/**
+ * struct splice_site - bytes of running code that are replaced by a jump
+ * @addr: where the jump is written
+ * @target: where it leads
+ * @expected: the bytes that must be at @addr
+ * @bias: added to @addr to get what the displacement is relative to
+ * @template: the jump, its displacement fields zero
+ * @fields: how the displacement is put in
+ * @len: length of the jump in bytes
+ * @range_bits: the displacement must be a signed number of that many bits
+ * @nfields: number of @fields used
+ */
+struct splice_site {
+	const void *addr;
+	const void *target;
+	const u8 *expected;
+	s64 bias;
+	u8 template[SPLICE_SITE_MAX];
+	struct splice_field fields[SPLICE_FIELDS_MAX];
+	u8 len;
+	u8 range_bits;
+	u8 nfields;
+};
+
+/**
+ * struct splice_range - code that no thread may be in
+ * @start: first address
+ * @end: first address behind it
+ */
+struct splice_range {
+	const void *start;
+	const void *end;
+};
+
+/**
+ * struct splice_part - one update module's share of an update
+ * @abi: SPLICE_ABI
+ * @nparts: how many parts the update has; none switches without the others
+ * @id: the update's id, the same in all its parts
+ * @description: what the update is
+ * @target: the module whose code is patched, NULL for the kernel image
+ * @owner: the update module
+ * @sites: what is written to apply the update
+ * @ranges: what must be free of threads to apply it
+ * @nsites: number of @sites
+ * @nranges: number of @ranges
+ * @stack_clear: bits cleared in a stack word before it is compared
+ * @stack_set: bits then set in it
+ */
+struct splice_part {
+	u32 abi;
+	u32 nparts;
+	const char *id;
+	const char *description;
+	const char *target;
+	struct module *owner;
+	const struct splice_site *sites;
+	const struct splice_range *ranges;
+	u32 nsites;
+	u32 nranges;
+	u64 stack_clear;
+	u64 stack_set;
+};
+
+int splice_register_part(const struct splice_part *part);
+void splice_unregister_part(const struct splice_part *part);
+
+/**
+ * SPLICE_UPDATE() - make a module an update module
+ * @part: its struct splice_part
+ *
+ * Loading the module makes the part known and switches nothing. While the
+ * update is applied a reference keeps the module from being unloaded.
+ */
+#define SPLICE_UPDATE(part)						\
+static int __init splice_update_init(void)				\
+{									\
+	return splice_register_part(&(part));				\
+}									\
+static void __exit splice_update_exit(void)				\
+{									\
+	splice_unregister_part(&(part));				\
+}									\
+module_init(splice_update_init);					\
+module_exit(splice_update_exit);					\
+MODULE_DESCRIPTION("splice update");					\
+MODULE_LICENSE("GPL")
+
+#endif /* SPLICE_H */

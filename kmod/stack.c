@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Who is where: is any thread in code that is about to change?
+ *
+ * Conservative: every word of a stack between the saved stack pointer and the
+ * stack's end counts as an address. It may be a stale one, and then the
+ * switch is put off for nothing; none is missed. A preempted thread's
+ * instruction pointer is such a word too, in the registers that were saved.
+ *
+ * Interrupt and exception stacks need no look. This runs in a thread of each
+ * CPU, the stopper, and a CPU cannot have left an interrupt, softirq or
+ * exception handler on its own stack for a thread: those do not schedule. A
+ * non-maskable interrupt on top of a stopper returns to it, whatever it
+ * executes; see splice_write() for what it might execute.
+ *
+ * Not covered: a thread that has taken itself off the thread list
+ * (release_task() at the end of do_exit()) and was preempted before its last
+ * schedule(). It runs nothing but the rest of do_exit().
+ */
+#include <linux/compiler.h>
+#include <linux/cpumask.h>
+#include <linux/kprobes.h>
+#include <linux/llist.h>
+#include <linux/rethook.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/sched/task_stack.h>
+#include <linux/version.h>
+
+#include "arch.h"
+#include "core.h"
+
+static bool splice_in_span(const struct splice_stop *stop, unsigned long addr)
+{
+	size_t low = 0, high = stop->nspans;
+
+	if (addr < stop->spans[0].start || addr >= stop->spans[high - 1].end)
+		return false;
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+
+		if (addr < stop->spans[mid].start)
+			high = mid;
+		else if (addr >= stop->spans[mid].end)
+			low = mid + 1;
+		else
+			return true;
+	}
+	return false;
+}
+
+static void splice_look(struct splice_stop *stop, struct task_struct *task,
+			unsigned long word)
+{
+	struct splice_update *update = stop->update;
+	unsigned long addr = (word & ~stop->clear) | stop->set;
+	struct splice_conflict *conflict;
+
+	update->words++;
+	if (likely(!splice_in_span(stop, addr)))
+		return;
+	if (update->found < SPLICE_CONFLICTS_MAX) {
+		conflict = &update->conflicts[update->found];
+		conflict->addr = addr;
+		conflict->pid = task->pid;
+		memcpy(conflict->comm, task->comm, TASK_COMM_LEN);
+		conflict->comm[TASK_COMM_LEN - 1] = '\0';
+	}
+	update->found++;
+}
+
+/* Return addresses that function-graph tracing has taken off the stack. */
+static void splice_scan_graph(struct splice_stop *stop,
+			      struct task_struct *task)
+{
+#ifdef CONFIG_FUNCTION_GRAPH_TRACER
+	const unsigned long *word = (const unsigned long *)task->ret_stack;
+	long n = task->curr_ret_stack;
+
+	if (!word)
+		return;
+	/* An index of the last entry before 6.11, a number of words since. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+	n = (n + 1) * (long)(sizeof(*task->ret_stack) / sizeof(*word));
+#endif
+	for (; n > 0; n--)
+		splice_look(stop, task, *word++);
+#endif
+}
+
+/* Return addresses that return probes have taken off the stack. */
+static void splice_scan_probes(struct splice_stop *stop,
+			       struct task_struct *task)
+{
+	struct llist_node *node;
+
+#ifdef CONFIG_RETHOOK
+	for (node = task->rethooks.first; node; node = node->next)
+		splice_look(stop, task,
+			    llist_entry(node, struct rethook_node,
+					llist)->ret_addr);
+#endif
+#if defined(CONFIG_KRETPROBES) && !defined(CONFIG_KRETPROBE_ON_RETHOOK)
+	for (node = task->kretprobe_instances.first; node; node = node->next)
+		splice_look(stop, task, (unsigned long)
+			    llist_entry(node, struct kretprobe_instance,
+					llist)->ret_addr);
+#endif
+	(void)node;
+}
+
+static bool splice_on_cpu(const struct task_struct *task)
+{
+#ifdef CONFIG_SMP
+	return task->on_cpu;
+#else
+	return task == current;
+#endif
+}
+
+static void splice_scan_task(struct splice_stop *stop,
+			     struct task_struct *task)
+{
+	unsigned long begin = (unsigned long)task_stack_page(task);
+	unsigned long end = begin + THREAD_SIZE, sp;
+
+	stop->update->threads++;
+	splice_look(stop, task, (unsigned long)task->restart_block.fn);
+	splice_scan_graph(stop, task);
+	splice_scan_probes(stop, task);
+#ifdef CONFIG_THREAD_INFO_IN_TASK
+	/* A dead thread's stack is freed before the thread is. */
+	if (!refcount_read(&task->stack_refcount))
+		return;
+#endif
+	if (!begin)
+		return;
+	/* What runs while all CPUs are stopped is what has stopped them. */
+	sp = splice_on_cpu(task) ? stop->sp[task_cpu(task)] :
+				   splice_saved_sp(task);
+	if (sp < begin || sp >= end)
+		sp = begin;
+	for (sp = ALIGN_DOWN(sp, sizeof(long)); sp < end; sp += sizeof(long))
+		splice_look(stop, task,
+			    READ_ONCE_NOCHECK(*(unsigned long *)sp));
+}
+
+/**
+ * splice_scan() - look at every thread, all CPUs being stopped
+ * @stop: the attempt; its update's conflicts are counted and recorded
+ */
+void splice_scan(struct splice_stop *stop)
+{
+	struct task_struct *process, *task;
+	unsigned int cpu;
+
+	for_each_process_thread(process, task)
+		splice_scan_task(stop, task);
+	/* Idle threads are in no list; an offline CPU's waits in its own. */
+	for_each_possible_cpu(cpu) {
+		task = idle_task(cpu);
+		if (task)
+			splice_scan_task(stop, task);
+	}
+}

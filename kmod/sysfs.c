@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * /sys/kernel/splice: state, and one file per update by which an attempt is
+ * asked for. Nothing else can be written.
+ */
+#include <linux/ctype.h>
+#include <linux/kstrtox.h>
+#include <linux/slab.h>
+#include <linux/sysfs.h>
+
+#include "core.h"
+
+static struct kobject *splice_root;
+
+static struct splice_update *to_update(struct kobject *kobj)
+{
+	return container_of(kobj, struct splice_update, kobj);
+}
+
+static ssize_t abi_show(struct kobject *kobj, struct kobj_attribute *attr,
+			char *buf)
+{
+	return sysfs_emit(buf, "%d\n", SPLICE_ABI);
+}
+static struct kobj_attribute abi_attr = __ATTR_RO(abi);
+
+static ssize_t enabled_show(struct kobject *kobj, struct kobj_attribute *attr,
+			    char *buf)
+{
+	return sysfs_emit(buf, "%d\n",
+			  to_update(kobj)->state == SPLICE_APPLIED);
+}
+
+static ssize_t enabled_store(struct kobject *kobj, struct kobj_attribute *attr,
+			     const char *buf, size_t len)
+{
+	struct splice_update *update = to_update(kobj);
+	bool apply;
+	int err;
+
+	err = kstrtobool(buf, &apply);
+	if (err)
+		return err;
+	err = mutex_lock_killable(&splice_mutex);
+	if (err)
+		return err;
+	err = list_empty(&update->node) ? -ENODEV :
+					  splice_switch(update, apply);
+	mutex_unlock(&splice_mutex);
+	return err ?: len;
+}
+
+static ssize_t state_show(struct kobject *kobj, struct kobj_attribute *attr,
+			  char *buf)
+{
+	return sysfs_emit(buf, "%s\n",
+			  to_update(kobj)->state == SPLICE_APPLIED ?
+			  "applied" : "loaded");
+}
+
+static ssize_t description_show(struct kobject *kobj,
+				struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%s\n", to_update(kobj)->description);
+}
+
+#define SPLICE_NUMBER(name)						\
+static ssize_t name##_show(struct kobject *kobj,			\
+			   struct kobj_attribute *attr, char *buf)	\
+{									\
+	return sysfs_emit(buf, "%llu\n",				\
+			  READ_ONCE(to_update(kobj)->name));		\
+}									\
+static struct kobj_attribute name##_attr = __ATTR_RO(name)
+
+SPLICE_NUMBER(attempts);
+SPLICE_NUMBER(pause_ns);
+SPLICE_NUMBER(threads);
+SPLICE_NUMBER(words);
+
+/* A thread's name may hold anything; here it is one word. */
+static int splice_emit_comm(char *buf, int at, const char *comm)
+{
+	int begin = at;
+
+	for (; *comm; comm++)
+		at += isgraph(*comm) && *comm != '\\' ?
+			sysfs_emit_at(buf, at, "%c", *comm) :
+			sysfs_emit_at(buf, at, "\\x%02x", (u8)*comm);
+	return at - begin;
+}
+
+static ssize_t conflicts_show(struct kobject *kobj,
+			      struct kobj_attribute *attr, char *buf)
+{
+	struct splice_update *update = to_update(kobj);
+	size_t i, n;
+	int at = 0;
+
+	mutex_lock(&splice_mutex);
+	n = min_t(size_t, update->found, SPLICE_CONFLICTS_MAX);
+	for (i = 0; i < n; i++) {
+		const struct splice_conflict *conflict = &update->conflicts[i];
+
+		at += sysfs_emit_at(buf, at, "%d ", conflict->pid);
+		at += splice_emit_comm(buf, at, conflict->comm);
+		at += sysfs_emit_at(buf, at, " 0x%lx %pS\n", conflict->addr,
+				    (void *)conflict->addr);
+	}
+	if (update->found > n)
+		at += sysfs_emit_at(buf, at, "and %zu more\n",
+				    update->found - n);
+	mutex_unlock(&splice_mutex);
+	return at;
+}
+
+static ssize_t error_show(struct kobject *kobj, struct kobj_attribute *attr,
+			  char *buf)
+{
+	ssize_t len;
+
+	mutex_lock(&splice_mutex);
+	len = sysfs_emit(buf, "%s\n", to_update(kobj)->error);
+	mutex_unlock(&splice_mutex);
+	return len;
+}
+
+static ssize_t sites_show(struct kobject *kobj, struct kobj_attribute *attr,
+			  char *buf)
+{
+	struct splice_member *member;
+	int at = 0;
+	u32 i;
+
+	mutex_lock(&splice_mutex);
+	list_for_each_entry(member, &to_update(kobj)->members, node)
+		for (i = 0; i < member->part->nsites; i++)
+			at += sysfs_emit_at(buf, at, "0x%lx 0x%lx\n",
+				(unsigned long)member->part->sites[i].addr,
+				(unsigned long)member->part->sites[i].target);
+	mutex_unlock(&splice_mutex);
+	return at;
+}
+
+static struct kobj_attribute enabled_attr = __ATTR_RW_MODE(enabled, 0600);
+static struct kobj_attribute state_attr = __ATTR_RO(state);
+static struct kobj_attribute description_attr = __ATTR_RO(description);
+static struct kobj_attribute conflicts_attr = __ATTR_RO_MODE(conflicts, 0400);
+static struct kobj_attribute error_attr = __ATTR_RO_MODE(error, 0400);
+static struct kobj_attribute sites_attr = __ATTR_RO_MODE(sites, 0400);
+
+static struct attribute *splice_update_attrs[] = {
+	&enabled_attr.attr,
+	&state_attr.attr,
+	&description_attr.attr,
+	&attempts_attr.attr,
+	&pause_ns_attr.attr,
+	&threads_attr.attr,
+	&words_attr.attr,
+	&conflicts_attr.attr,
+	&error_attr.attr,
+	&sites_attr.attr,
+	NULL,
+};
+ATTRIBUTE_GROUPS(splice_update);
+
+static void splice_update_release(struct kobject *kobj)
+{
+	struct splice_update *update = to_update(kobj);
+
+	kfree(update->description);
+	kfree(update);
+}
+
+const struct kobj_type splice_update_type = {
+	.release = splice_update_release,
+	.sysfs_ops = &kobj_sysfs_ops,
+	.default_groups = splice_update_groups,
+};
+
+/**
+ * splice_sysfs_add() - give an update its directory
+ * @update: the update, its kobject initialised
+ *
+ * Return: 0 or a negative error number.
+ */
+int splice_sysfs_add(struct splice_update *update)
+{
+	return kobject_add(&update->kobj, splice_root, "%s", update->id);
+}
+
+/**
+ * splice_sysfs_init() - make /sys/kernel/splice
+ *
+ * Return: 0 or a negative error number.
+ */
+int splice_sysfs_init(void)
+{
+	int err;
+
+	splice_root = kobject_create_and_add("splice", kernel_kobj);
+	if (!splice_root)
+		return -ENOMEM;
+	err = sysfs_create_file(splice_root, &abi_attr.attr);
+	if (err)
+		kobject_put(splice_root);
+	return err;
+}
+
+/**
+ * splice_sysfs_exit() - remove /sys/kernel/splice
+ */
+void splice_sysfs_exit(void)
+{
+	kobject_put(splice_root);
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Code bytes: computing a jump, mapping code writably a second time, and
+ * writing it. The mapping that the CPUs execute stays read-only throughout.
+ */
+#include <linux/mm.h>
+#include <linux/string.h>
+#include <linux/vmalloc.h>
+
+#include "arch.h"
+#include "core.h"
+
+static u64 splice_mask(unsigned int bits)
+{
+	return bits >= 64 ? ~0ULL : (1ULL << bits) - 1;
+}
+
+/**
+ * splice_encode() - compute the bytes of a site's jump
+ * @site: the site
+ * @bytes: where they go, SPLICE_SITE_MAX of them
+ *
+ * Return: 0, -ERANGE if the target is too far away, -EINVAL for a field that
+ * lies outside the jump.
+ */
+int splice_encode(const struct splice_site *site, u8 *bytes)
+{
+	s64 disp = (s64)((unsigned long)site->target -
+			 ((unsigned long)site->addr + site->bias));
+	unsigned int i;
+
+	if (site->range_bits && site->range_bits < 64) {
+		s64 limit = 1LL << (site->range_bits - 1);
+
+		if (disp < -limit || disp >= limit)
+			return -ERANGE;
+	}
+	memcpy(bytes, site->template, SPLICE_SITE_MAX);
+	for (i = 0; i < site->nfields; i++) {
+		const struct splice_field *field = &site->fields[i];
+		u64 mask, word;
+		unsigned int b;
+
+		if (!field->size || field->size > 8 || field->shift > 63 ||
+		    field->word + field->size > site->len ||
+		    field->position + field->bits > field->size * 8)
+			return -EINVAL;
+		mask = splice_mask(field->bits) << field->position;
+		word = (u64)((disp + field->add) >> field->shift);
+		word = (word << field->position) & mask;
+		for (b = 0; b < field->size; b++) {
+			u8 *byte = &bytes[field->word + b];
+
+			*byte &= ~(u8)(mask >> (8 * b));
+			*byte |= (u8)(word >> (8 * b));
+		}
+	}
+	return 0;
+}
+
+static struct page *splice_page(const struct splice_spot *spot,
+				unsigned long addr)
+{
+	if (spot->module)
+		return vmalloc_to_page((void *)addr);
+	if (is_vmalloc_addr((void *)addr) ||
+	    !virt_addr_valid(lm_alias((void *)addr)))
+		return NULL;
+	return virt_to_page(lm_alias((void *)addr));
+}
+
+/**
+ * splice_map() - map a spot's one or two pages writably
+ * @spot: the spot; its module, if it has one, is referenced
+ *
+ * Return: 0, -EFAULT if there is no memory behind the address, -ENOMEM.
+ */
+int splice_map(struct splice_spot *spot)
+{
+	unsigned long first = spot->addr & PAGE_MASK;
+	unsigned long last = (spot->addr + spot->len - 1) & PAGE_MASK;
+	unsigned int n = first == last ? 1 : 2;
+	struct page *pages[2] = { splice_page(spot, first), NULL };
+
+	if (n == 2)
+		pages[1] = splice_page(spot, last);
+	if (!pages[0] || (n == 2 && !pages[1]))
+		return -EFAULT;
+	spot->map = vmap(pages, n, VM_MAP, PAGE_KERNEL);
+	if (!spot->map)
+		return -ENOMEM;
+	spot->alias = (u8 *)spot->map + offset_in_page(spot->addr);
+	return 0;
+}
+
+/**
+ * splice_unmap() - undo splice_map()
+ * @spot: the spot, mapped or not
+ */
+void splice_unmap(struct splice_spot *spot)
+{
+	vunmap(spot->map);
+	spot->map = NULL;
+	spot->alias = NULL;
+}
+
+/**
+ * splice_holds() - whether a spot's code is what it should be
+ * @spot: the spot, mapped
+ * @bytes: what it should be
+ *
+ * Both mappings are compared: that the second one shows the same memory is
+ * not taken on trust.
+ */
+bool splice_holds(const struct splice_spot *spot, const u8 *bytes)
+{
+	return !memcmp((const void *)spot->addr, bytes, spot->len) &&
+	       !memcmp(spot->alias, bytes, spot->len);
+}
+
+/* Replace the part of @bytes that lies in the aligned word at @word. */
+static void splice_write_word(const struct splice_spot *spot, u8 *word,
+			      const u8 *bytes)
+{
+	u8 *begin = max(word, spot->alias);
+	u8 *end = min(word + sizeof(u64), spot->alias + spot->len);
+	u64 value = *(u64 *)word;
+
+	memcpy((u8 *)&value + (begin - word), bytes + (begin - spot->alias),
+	       end - begin);
+	WRITE_ONCE(*(u64 *)word, value);
+}
+
+/**
+ * splice_write() - write a spot's code, all CPUs being stopped
+ * @spot: the spot, mapped
+ * @bytes: what to write
+ *
+ * A site that lies in one aligned 8-byte word changes in one store. Another
+ * one takes a store per word, the word of its first byte last. Every CPU is
+ * spinning with interrupts off, so that only a non-maskable interrupt could
+ * execute the site meanwhile, and only if its handler calls the patched
+ * function: between two stores it would find the old first bytes and, behind
+ * a word boundary, new ones. Nothing that is generic for all processors
+ * closes this window of a few instructions; a plan avoids it by patching
+ * functions which such handlers do not call.
+ */
+void splice_write(const struct splice_spot *spot, const u8 *bytes)
+{
+	u8 *first = PTR_ALIGN_DOWN(spot->alias, sizeof(u64));
+	u8 *word = PTR_ALIGN_DOWN(spot->alias + spot->len - 1, sizeof(u64));
+
+	for (; word >= first; word -= sizeof(u64))
+		splice_write_word(spot, word, bytes);
+	splice_flush((unsigned long)spot->alias,
+		     (unsigned long)spot->alias + spot->len);
+	splice_flush(spot->addr, spot->addr + spot->len);
+}
