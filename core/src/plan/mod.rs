@@ -1,7 +1,68 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! From a match to a module that the kernel can load: the update's values, its C source, the
-//! finished file.
+//! From a matched kernel to a module that can be loaded: the source of the update module's glue
+//! ([`source`], when an update is created) and its symbol values and bytes ([`finalise`], when
+//! it is applied).
 
+pub mod finalise;
+pub mod source;
 mod values;
 
+pub use finalise::{finalise, undefined};
+pub use source::update_c;
 pub use values::{Values, plan};
+
+/// Version of the interface between the transaction core and an update module, `SPLICE_ABI`.
+pub const ABI: u32 = 1;
+
+/// Symbols that the transaction core may need and that kernels do not export to modules; a
+/// kernel's configuration decides which of them it does need.
+pub const CORE_SYMBOLS: &[&str] = &["find_module", "get_kprobe", "idle_task"];
+
+/// Name of the undefined symbol that stands for the address of site `n`.
+pub fn site_symbol(n: usize) -> String {
+    format!("splice_site_{n}")
+}
+
+/// Names of the undefined symbols that stand for the start and the end of range `n`.
+pub fn range_symbols(n: usize) -> (String, String) {
+    (format!("splice_range_{n}"), format!("splice_range_end_{n}"))
+}
+
+/// Name of the object that holds the bytes expected at site `n`.
+pub fn expected_symbol(n: usize) -> String {
+    format!("splice_expected_{n}")
+}
+
+/// Why a plan could not be made or put into a module.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The file is not a relocatable ELF object, or is damaged.
+    #[error("the module is not a readable ELF object: {0}")]
+    Elf(String),
+    /// A symbol that is to get a value or bytes does not exist.
+    #[error("the module has no {what} symbol {name}")]
+    Missing {
+        /// "undefined" or "defined".
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A symbol that is to get a value or bytes exists more than once.
+    #[error("the module has several symbols {0}")]
+    Duplicate(String),
+    /// Bytes do not lie where the symbol's section has its contents.
+    #[error("{len} bytes at symbol {name} do not lie inside it and the module's file")]
+    Outside {
+        /// The symbol's name.
+        name: String,
+        /// How many bytes were to be written.
+        len: usize,
+    },
+    /// A symbol that only splice can give a value to was left without one.
+    #[error("symbol {0} was left without a value")]
+    Unresolved(String),
+    /// The update's manifest or the architecture asks for what the kernel side cannot do.
+    #[error("the update module cannot be described to the kernel: {0}")]
+    Unsupported(String),
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The C source of an update module's glue: the transaction as constant data.
+//!
+//! It holds no address. Sites and ranges are undefined symbols that [`super::finalise`] gives
+//! values to when the update is applied; the numbering is the contract between the two:
+//! site `i` is the i-th changed function of the target, and the ranges are, for each of them in
+//! order, the function itself and then its split-off parts.
+
+use std::fmt::Write;
+
+use super::{ABI, PlanError, expected_symbol, range_symbols, site_symbol};
+use crate::arch::{Arch, Template};
+use crate::update::{Change, Function, Manifest};
+
+/// `SPLICE_SITE_MAX` and `SPLICE_FIELDS_MAX` of the kernel side.
+const SITE_MAX: usize = 16;
+const FIELDS_MAX: usize = 4;
+
+fn unsupported(what: impl Into<String>) -> PlanError {
+    PlanError::Unsupported(what.into())
+}
+
+/// A C string literal. What is not printable ASCII is an octal escape of three digits, which
+/// cannot run into what follows it.
+fn literal(text: &str) -> String {
+    let mut out = String::from("\"");
+    for byte in text.bytes() {
+        match byte {
+            // A question mark could begin a trigraph.
+            b'"' | b'\\' | b'?' => {
+                out.push('\\');
+                out.push(char::from(byte));
+            }
+            b' '..=b'~' => out.push(char::from(byte)),
+            _ => {
+                let _ = write!(out, "\\{byte:03o}");
+            }
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn is_identifier(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn check(template: &Template) -> Result<(), PlanError> {
+    let len = template.bytes.len();
+    if len == 0 || len > SITE_MAX {
+        return Err(unsupported(format!("its jump is {len} bytes long")));
+    }
+    if template.fields.len() > FIELDS_MAX {
+        return Err(unsupported("its jump has more than four fields"));
+    }
+    let fits = template.fields.iter().all(|field| {
+        matches!(field.size, 1 | 2 | 4 | 8)
+            && usize::from(field.word) + usize::from(field.size) <= len
+            && u32::from(field.position) + u32::from(field.bits) <= u32::from(field.size) * 8
+            && field.shift < 64
+    });
+    if fits {
+        Ok(())
+    } else {
+        Err(unsupported("a field of its jump lies outside it"))
+    }
+}
+
+fn site(n: usize, new: &str, template: &Template) -> String {
+    let mut out = String::new();
+    let bytes: Vec<_> = template.bytes.iter().map(|b| format!("{b:#04x}")).collect();
+    let _ = write!(
+        out,
+        "\t{{\n\t\t.addr = {},\n\t\t.target = {new},\n\t\t.expected = {},\n\t\t.bias = {},\n\
+         \t\t.template = {{ {} }},\n\t\t.fields = {{\n",
+        site_symbol(n),
+        expected_symbol(n),
+        template.bias,
+        bytes.join(", ")
+    );
+    for field in &template.fields {
+        let _ = writeln!(
+            out,
+            "\t\t\t{{ .add = {}, .word = {}, .size = {}, .shift = {}, .bits = {}, .position = {} }},",
+            field.add, field.word, field.size, field.shift, field.bits, field.position
+        );
+    }
+    let _ = writeln!(
+        out,
+        "\t\t}},\n\t\t.len = {},\n\t\t.range_bits = {},\n\t\t.nfields = {},\n\t}},",
+        template.bytes.len(),
+        template.range_bits,
+        template.fields.len()
+    );
+    out
+}
+
+fn changed(functions: &[Function]) -> impl Iterator<Item = &Function> {
+    functions.iter().filter(|f| f.change == Change::Changed)
+}
+
+/// How many ranges a target's update module has.
+pub fn range_count(functions: &[Function]) -> usize {
+    changed(functions).map(|f| 1 + f.pre_parts.len()).sum()
+}
+
+/// The source of `update.c` for one target of an update.
+pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<String, PlanError> {
+    let template = arch.trampoline().template();
+    check(&template)?;
+    let word = arch.stack().word();
+    let parts = manifest.targets.len();
+    let target = manifest
+        .targets
+        .get(target)
+        .ok_or_else(|| unsupported(format!("it has no target number {target}")))?;
+    let mut news = Vec::new();
+    for function in changed(&target.functions) {
+        let new = function.new_link.as_deref().unwrap_or_default();
+        if !is_identifier(new) {
+            return Err(unsupported(format!(
+                "the new code of {} has no usable symbol ({new:?})",
+                function.name
+            )));
+        }
+        news.push(new);
+    }
+    if news.is_empty() {
+        return Err(unsupported(format!(
+            "nothing of {} is replaced",
+            target.name
+        )));
+    }
+    let ranges = range_count(&target.functions);
+
+    let mut out = String::from(
+        "// SPDX-License-Identifier: GPL-2.0-only\n\
+         /* Generated by splice: what this update switches, and to what. */\n\
+         #include \"splice.h\"\n\n",
+    );
+    for (n, new) in news.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "extern const char {}[], {new}[];\n\
+             /* Written when the update is applied, so it must not be in .bss. */\n\
+             extern u8 {expected}[SPLICE_SITE_MAX];\n\
+             u8 {expected}[SPLICE_SITE_MAX] __section(\".data\");",
+            site_symbol(n),
+            expected = expected_symbol(n)
+        );
+    }
+    for n in 0..ranges {
+        let (start, end) = range_symbols(n);
+        let _ = writeln!(out, "extern const char {start}[], {end}[];");
+    }
+    out.push_str("\nstatic const struct splice_site sites[] = {\n");
+    for (n, new) in news.iter().enumerate() {
+        out.push_str(&site(n, new, &template));
+    }
+    out.push_str("};\n\nstatic const struct splice_range ranges[] = {\n");
+    for n in 0..ranges {
+        let (start, end) = range_symbols(n);
+        let _ = writeln!(out, "\t{{ {start}, {end} }},");
+    }
+    let place = if target.name == "vmlinux" {
+        String::from("NULL")
+    } else {
+        literal(&target.name)
+    };
+    let _ = write!(
+        out,
+        "}};\n\nstatic const struct splice_part part = {{\n\
+         \t.abi = {ABI},\n\
+         \t.nparts = {parts},\n\
+         \t.id = {},\n\
+         \t.description = {},\n\
+         \t.target = {place},\n\
+         \t.owner = THIS_MODULE,\n\
+         \t.sites = sites,\n\
+         \t.ranges = ranges,\n\
+         \t.nsites = ARRAY_SIZE(sites),\n\
+         \t.nranges = ARRAY_SIZE(ranges),\n\
+         \t.stack_clear = {:#x}ULL,\n\
+         \t.stack_set = {:#x}ULL,\n\
+         }};\n\n\
+         SPLICE_UPDATE(part);\n",
+        literal(&manifest.id),
+        literal(&manifest.description),
+        word.clear,
+        word.set
+    );
+    Ok(out)
+}
