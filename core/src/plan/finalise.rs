@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use object::LittleEndian;
-use object::elf::{FileHeader64, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, SHT_SYMTAB, SymbolSection};
+use object::elf::{
+    FileHeader64, SHN_ABS, SHN_LORESERVE, SHN_UNDEF, SHT_NOBITS, SHT_SYMTAB, SymbolSection,
+};
 use object::read::elf::{FileHeader, SectionHeader, Sym};
 
 use super::PlanError;
@@ -66,10 +68,7 @@ impl Module {
         if table.is_empty() {
             return Err(broken("it has no symbol table"));
         }
-        let start = sections
-            .section(table.section())
-            .map_err(broken)?
-            .sh_offset(endian);
+        let start = sections.section(table.section()).map_err(broken)?.sh_offset(endian);
         let start = usize::try_from(start).map_err(broken)?;
         let mut symbols = Vec::with_capacity(table.len());
         for (n, symbol) in table.iter().enumerate() {
@@ -104,10 +103,7 @@ impl Module {
         match (found.next(), found.next()) {
             (Some(symbol), None) if wanted(symbol) => Ok(symbol),
             (Some(_), Some(_)) => Err(PlanError::Duplicate(name.to_owned())),
-            _ => Err(PlanError::Missing {
-                what,
-                name: name.to_owned(),
-            }),
+            _ => Err(PlanError::Missing { what, name: name.to_owned() }),
         }
     }
 
@@ -134,12 +130,8 @@ fn put(file: &mut [u8], at: usize, bytes: &[u8]) -> Option<()> {
 /// Names of the symbols that a module leaves undefined, without repetition, sorted.
 pub fn undefined(ko: &[u8]) -> Result<Vec<String>, PlanError> {
     let module = Module::parse(ko)?;
-    let names: BTreeSet<_> = module
-        .symbols
-        .into_iter()
-        .filter(Module::is_undefined)
-        .map(|symbol| symbol.name)
-        .collect();
+    let names: BTreeSet<_> =
+        module.symbols.into_iter().filter(Module::is_undefined).map(|symbol| symbol.name).collect();
     Ok(names.into_iter().collect())
 }
 
@@ -156,18 +148,11 @@ pub fn finalise(
     let mut file = ko.to_vec();
     for (name, value) in symbols {
         let symbol = module.one(name, "undefined", Module::is_undefined)?;
-        let written = put(
-            &mut file,
-            symbol.entry.saturating_add(ST_SHNDX),
-            &SHN_ABS.0.to_le_bytes(),
-        )
-        .and_then(|()| {
-            put(
-                &mut file,
-                symbol.entry.saturating_add(ST_VALUE),
-                &value.to_le_bytes(),
-            )
-        });
+        let written =
+            put(&mut file, symbol.entry.saturating_add(ST_SHNDX), &SHN_ABS.0.to_le_bytes())
+                .and_then(|()| {
+                    put(&mut file, symbol.entry.saturating_add(ST_VALUE), &value.to_le_bytes())
+                });
         written.ok_or_else(|| broken("its symbol table lies outside the file"))?;
     }
     for (name, new) in bytes {
@@ -175,10 +160,7 @@ pub fn finalise(
         module
             .place(symbol, new.len())
             .and_then(|at| put(&mut file, at, new))
-            .ok_or_else(|| PlanError::Outside {
-                name: name.clone(),
-                len: new.len(),
-            })?;
+            .ok_or_else(|| PlanError::Outside { name: name.clone(), len: new.len() })?;
     }
     let left = module.symbols.iter().find(|s| {
         Module::is_undefined(s)
@@ -246,10 +228,7 @@ void f(void) { printk(\"x\"); }
         let symbols = readelf(&["-sW"], &path);
         let line = |name: &str| {
             let line = symbols.lines().find(|l| l.ends_with(name)).unwrap();
-            line.split_whitespace()
-                .skip(1)
-                .collect::<Vec<_>>()
-                .join(" ")
+            line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(
             line(" splice_site_0"),
@@ -296,10 +275,7 @@ void f(void) { printk(\"x\"); }
             Err(PlanError::Outside { len: 17, .. })
         ));
         let bss = BTreeMap::from([("in_bss".to_owned(), vec![1])]);
-        assert!(matches!(
-            finalise(&ko, &values(), &bss),
-            Err(PlanError::Outside { .. })
-        ));
+        assert!(matches!(finalise(&ko, &values(), &bss), Err(PlanError::Outside { .. })));
         let undef = BTreeMap::from([("printk".to_owned(), vec![1])]);
         assert!(matches!(
             finalise(&ko, &values(), &undef),

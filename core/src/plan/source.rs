@@ -43,9 +43,7 @@ fn literal(text: &str) -> String {
 
 fn is_identifier(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes
-        .next()
-        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
@@ -63,11 +61,7 @@ fn check(template: &Template) -> Result<(), PlanError> {
             && u32::from(field.position) + u32::from(field.bits) <= u32::from(field.size) * 8
             && field.shift < 64
     });
-    if fits {
-        Ok(())
-    } else {
-        Err(unsupported("a field of its jump lies outside it"))
-    }
+    if fits { Ok(()) } else { Err(unsupported("a field of its jump lies outside it")) }
 }
 
 fn site(n: usize, new: &str, template: &Template) -> String {
@@ -130,10 +124,7 @@ pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<S
         news.push(new);
     }
     if news.is_empty() {
-        return Err(unsupported(format!(
-            "nothing of {} is replaced",
-            target.name
-        )));
+        return Err(unsupported(format!("nothing of {} is replaced", target.name)));
     }
     let ranges = range_count(&target.functions);
 
@@ -166,11 +157,7 @@ pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<S
         let (start, end) = range_symbols(n);
         let _ = writeln!(out, "\t{{ {start}, {end} }},");
     }
-    let place = if target.name == "vmlinux" {
-        String::from("NULL")
-    } else {
-        literal(&target.name)
-    };
+    let place = if target.name == "vmlinux" { String::from("NULL") } else { literal(&target.name) };
     let _ = write!(
         out,
         "}};\n\nstatic const struct splice_part part = {{\n\
