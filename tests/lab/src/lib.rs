@@ -15,6 +15,7 @@ pub mod initramfs;
 pub mod packages;
 pub mod protocol;
 pub mod session;
+pub mod snapshot;
 pub mod soak;
 pub mod suite;
 pub mod vm;

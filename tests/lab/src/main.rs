@@ -5,13 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use splice_lab::build::Programs;
-use splice_lab::initramfs::Initramfs;
+use splice_lab::initramfs::{Initramfs, ModuleDirectory};
 use splice_lab::packages::{Cache, kernels};
+use splice_lab::protocol::Request;
 use splice_lab::vm::{Machine, Options};
-use splice_lab::{checkpatch, corpus, demo, fixes, soak, suite};
+use splice_lab::{checkpatch, corpus, demo, fixes, snapshot, soak, suite};
 
 #[derive(Parser)]
 #[command(name = "splice-lab", about = "Throw-away virtual machines for splice's end-to-end tests")]
@@ -58,6 +59,17 @@ enum What {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Boot a stock kernel and save its text, symbols and module list to a directory.
+    Snapshot {
+        /// Kernel release; the newest that apt offers if absent.
+        #[arg(long)]
+        release: Option<String>,
+        /// Modules to load first.
+        #[arg(long = "module")]
+        modules: Vec<String>,
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Print a fix of the manifest as a patch.
     Patch {
         /// Its id, or `all`.
@@ -95,8 +107,24 @@ fn run(what: What) -> Result<bool> {
             }
             Ok(true)
         }
+        What::Snapshot { release, modules, directory } => {
+            let mut machine = boot(release.as_deref(), &modules)?;
+            snapshot::take(&mut machine, &directory)?;
+            machine.power_off().map(|()| true)
+        }
         What::Patch { id, to } => patch(&id, to.as_deref()),
-        What::Boot { release, command } => boot(release.as_deref(), &command),
+        What::Boot { release, command } => {
+            let mut machine = boot(release.as_deref(), &[])?;
+            let words: Vec<&str> = match command.as_slice() {
+                [] => vec!["/init", "probe", "tcp-attach-filter"],
+                words => words.iter().map(String::as_str).collect(),
+            };
+            let outcome = machine.run_words(&words)?;
+            print!("{}{}", outcome.stdout, outcome.stderr);
+            machine.check_kernel()?;
+            machine.power_off()?;
+            Ok(outcome.exit == Some(0))
+        }
     }
 }
 
@@ -120,7 +148,7 @@ fn patch(id: &str, to: Option<&Path>) -> Result<bool> {
     Ok(true)
 }
 
-fn boot(release: Option<&str>, command: &[String]) -> Result<bool> {
+fn boot(release: Option<&str>, modules: &[String]) -> Result<Machine> {
     let programs = Programs::build()?;
     let cache = Cache::open()?;
     let all = kernels()?;
@@ -128,19 +156,17 @@ fn boot(release: Option<&str>, command: &[String]) -> Result<bool> {
         Some(release) => all.iter().find(|kernel| kernel.release == release),
         None => all.last(),
     };
-    let kernel = kernel.ok_or_else(|| anyhow::anyhow!("apt does not offer that kernel"))?;
+    let kernel = kernel.context("apt does not offer that kernel")?;
     let image = cache.image(&kernel.release, &kernel.version)?;
     let mut initramfs = Initramfs::new();
     initramfs.program("init", &programs.init)?;
+    let directory = ModuleDirectory::read(&image.modules)?;
+    let mut paths = Vec::new();
+    for name in modules {
+        paths.extend(initramfs.module(&directory, name)?);
+    }
     let mut machine = Machine::boot(&Options::new(&image.kernel), &initramfs)?;
+    machine.ask(&Request::InsertModules { paths })?;
     println!("{} booted in {:.1} s", machine.release, machine.boot_time.as_secs_f64());
-    let words: Vec<&str> = match command {
-        [] => vec!["/init", "probe", "tcp-attach-filter"],
-        words => words.iter().map(String::as_str).collect(),
-    };
-    let outcome = machine.run_words(&words)?;
-    print!("{}{}", outcome.stdout, outcome.stderr);
-    machine.check_kernel()?;
-    machine.power_off()?;
-    Ok(outcome.exit == Some(0))
+    Ok(machine)
 }
