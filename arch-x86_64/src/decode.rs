@@ -54,11 +54,6 @@ impl Decoded {
         let insn = *self.insns.get(after.checked_sub(1)?)?;
         (!insn.invalid && offset < insn.end()).then_some(insn)
     }
-
-    /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Insn> {
-        self.insns.iter()
-    }
 }
 
 /// Decodes the first instruction of `bytes`, which is not empty.

@@ -7,10 +7,13 @@
 //!
 //! Bias: what is not understood is refused, never called equal.
 
+mod alternatives;
 mod decode;
 mod diff;
+mod forms;
 mod nops;
 mod reloc;
+mod rules;
 mod running;
 mod special;
 mod stack;

@@ -13,9 +13,9 @@ use crate::{X86_64, nops, special};
 pub(crate) const JUMP_LEN: u64 = 5;
 /// Length of a call or a nop at an ftrace site.
 const FTRACE_LEN: u64 = 5;
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+pub(crate) const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// What a sealed landing pad is overwritten with: until 6.5, and since.
-const SEALED: [[u8; 4]; 2] = [[0x66, 0x0f, 0x1f, 0x00], [0x0f, 0x1f, 0x40, 0xd6]];
+pub(crate) const SEALED: [[u8; 4]; 2] = [[0x66, 0x0f, 0x1f, 0x00], [0x0f, 0x1f, 0x40, 0xd6]];
 
 /// Offset behind the landing pad and the ftrace site.
 fn first_choice(pre: &Code<'_>) -> u64 {
@@ -78,14 +78,9 @@ impl TrampolineEncoder for X86_64 {
     }
 }
 
-/// Whether `bytes` begin with a landing pad, sealed or not.
-pub(crate) fn is_seal(bytes: &[u8]) -> bool {
-    SEALED.iter().any(|s| s == bytes)
-}
-
 /// Whether `bytes` are a call of the tracer or the nop in its place.
 pub(crate) fn is_ftrace_form(bytes: &[u8]) -> bool {
-    bytes.first() == Some(&0xe8) && bytes.len() == 5 || bytes == nops::NOP5
+    (bytes.first() == Some(&0xe8) && bytes.len() == 5) || bytes == nops::NOP5
 }
 
 #[cfg(test)]
