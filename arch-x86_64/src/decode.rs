@@ -14,12 +14,19 @@ pub(crate) struct Insn {
     pub invalid: bool,
     /// Offset in the code and size of the field that is added to the next instruction's address.
     relative: Option<(u64, u64)>,
+    /// Whether that field is a branch's.
+    branch: bool,
 }
 
 impl Insn {
     /// Offset of the byte after it.
     pub(crate) fn end(&self) -> u64 {
         self.start + self.len
+    }
+
+    /// For a branch with a relative target: offset and size of its distance.
+    pub(crate) fn distance(&self) -> Option<(u64, u64)> {
+        self.relative.filter(|_| self.branch)
     }
 
     /// Whether the field at `offset` is added to the address of the next instruction.
@@ -62,7 +69,7 @@ pub(crate) fn one(bytes: &[u8], start: u64) -> Insn {
     let mut insn = Instruction::default();
     decoder.decode_out(&mut insn);
     if insn.is_invalid() {
-        return Insn { start, len: 1, invalid: true, relative: None };
+        return Insn { start, len: 1, invalid: true, relative: None, branch: false };
     }
     let fields = decoder.get_constant_offsets(&insn);
     let relative = if insn.is_ip_rel_memory_operand() {
@@ -72,7 +79,13 @@ pub(crate) fn one(bytes: &[u8], start: u64) -> Insn {
     } else {
         None
     };
-    Insn { start, len: insn.len() as u64, invalid: false, relative }
+    Insn {
+        start,
+        len: insn.len() as u64,
+        invalid: false,
+        relative,
+        branch: is_relative_branch(&insn),
+    }
 }
 
 fn is_relative_branch(insn: &Instruction) -> bool {

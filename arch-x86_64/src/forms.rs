@@ -46,6 +46,9 @@ pub(crate) enum What<'a> {
     Within(u64),
     /// A distance to the start of a function.
     Function,
+    /// A distance to the function that the static call's trampoline of that name jumps to; to
+    /// any function if the trampoline has no name or cannot be read.
+    StaticCall(&'a str),
     /// A distance to kernel or module text.
     Text,
     /// A distance to a symbol of one of these names.
@@ -293,6 +296,11 @@ impl Field<'_> {
                 branch(target == context.function.wrapping_add(*to), "is not the label's target")
             }
             What::Function => branch(kernel.is_function(target), "is no function"),
+            What::StaticCall(name) => {
+                let targets = trampoline_targets(kernel, name);
+                let ok = targets.is_empty() || targets.contains(&target);
+                branch(ok && kernel.is_function(target), "is not the static call's function")
+            }
             What::Text => {
                 let ok = kernel.is_text(target) || kernel.is_function(target);
                 branch(ok, "is not in kernel or module text")
@@ -314,4 +322,18 @@ impl Field<'_> {
 pub(crate) fn recover(r: &Relocation<'_>, place: u64, bytes: &[u8]) -> Result<u64, ArchError> {
     use splice_core::arch::RelocationFixup;
     crate::X86_64.recover(r.r_type, r.addend, place, bytes)
+}
+
+/// Where the static call's trampolines of that name jump to. All calls of one lead there too.
+fn trampoline_targets(kernel: &dyn KernelView, name: &str) -> Vec<u64> {
+    use splice_core::arch::TrampolineEncoder;
+    if name.is_empty() {
+        return Vec::new();
+    }
+    let read = |address: u64| {
+        let mut bytes = [0; 5];
+        let read = kernel.read(address, &mut bytes);
+        crate::X86_64.recognise(&bytes, address).filter(|_| read)
+    };
+    kernel.addresses(name).into_iter().filter_map(read).collect()
 }

@@ -15,6 +15,7 @@ mod nops;
 mod reloc;
 mod rules;
 mod running;
+mod shorter;
 mod special;
 mod stack;
 mod trampoline;

@@ -222,11 +222,16 @@ fn jump_label<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchE
 /// nop, a return, or an instruction that returns zero.
 fn static_call<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchError> {
     const ZERO: [[u8; 5]; 2] = [[0x2e, 0x2e, 0x2e, 0x31, 0xc0], [0x66, 0x66, 0x48, 0x31, 0xc0]];
+    let name = code.relocs.iter().find(|r| {
+        let field = entry.offset + 1..entry.offset + 3;
+        field.contains(&r.offset)
+    });
+    let function = || What::StaticCall(name.map_or("", |r| r.symbol));
     let forms = match at(code, entry) {
         [CALL, ..] => {
             let mut forms = vec![
                 own(code, entry, 5)?.confirmed(),
-                Form::branch("static call", &[CALL], What::Function),
+                Form::branch("static call", &[CALL], function()),
                 Form::fixed("static call off", &NOP5),
             ];
             forms.extend(ZERO.iter().map(|z| Form::fixed("static call zero", z)));
@@ -234,13 +239,13 @@ fn static_call<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, Arch
         }
         [JMP, ..] => vec![
             own(code, entry, 5)?.confirmed(),
-            Form::branch("static call", &[JMP], What::Function),
+            Form::branch("static call", &[JMP], function()),
             Form::fixed("static call off", &RET),
             Form::branch("static call off", &[JMP], What::Named(RETURN_THUNKS)),
         ],
         [0x0f, condition @ 0x80..=0x8f, ..] => vec![
             own(code, entry, 6)?.confirmed(),
-            Form::branch("static call", &[0x0f, *condition], What::Function),
+            Form::branch("static call", &[0x0f, *condition], function()),
             Form::branch("static call off", &[0x0f, *condition], What::Named(STATIC_RETURNS)),
         ],
         _ => return Err(malformed(code, entry, "neither a call nor a jump stands there")),

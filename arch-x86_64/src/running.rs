@@ -15,7 +15,7 @@ use crate::decode::{self, Decoded};
 use crate::forms::{self, Context, Form, Relocation, Trust};
 use crate::nops::INT3;
 use crate::rules::{self, Place};
-use crate::{X86_64, alternatives, diff, nops, reloc};
+use crate::{X86_64, alternatives, diff, nops, reloc, shorter};
 
 impl FunctionDiff for X86_64 {
     fn compare(&self, pre: &Code<'_>, post: &Code<'_>) -> Result<Verdict, ArchError> {
@@ -40,7 +40,7 @@ impl FunctionDiff for X86_64 {
             }));
         }
         let places = alternatives::places(pre, simple_places(pre)?)?;
-        let mut matcher = Matcher::new(pre, run, kernel);
+        let mut matcher = Matcher::new(pre, run, kernel, &places);
         let mut at = 0u64;
         for place in &places {
             if place.start < at {
@@ -126,6 +126,7 @@ struct Matcher<'r> {
     code: &'r Code<'r>,
     run: &'r RunCode<'r>,
     kernel: &'r dyn KernelView,
+    places: &'r [Place<'r>],
     learned: Vec<Learned>,
     rules: Vec<RuleCount>,
     live: Vec<(u64, u64)>,
@@ -133,11 +134,17 @@ struct Matcher<'r> {
 }
 
 impl<'r> Matcher<'r> {
-    fn new(code: &'r Code<'r>, run: &'r RunCode<'r>, kernel: &'r dyn KernelView) -> Matcher<'r> {
+    fn new(
+        code: &'r Code<'r>,
+        run: &'r RunCode<'r>,
+        kernel: &'r dyn KernelView,
+        places: &'r [Place<'r>],
+    ) -> Matcher<'r> {
         Matcher {
             code,
             run,
             kernel,
+            places,
             learned: Vec::new(),
             rules: Vec::new(),
             live: Vec::new(),
@@ -202,11 +209,6 @@ impl<'r> Matcher<'r> {
         let (start, end) = insn.map_or((offset, offset + 1), |i| (i.start, i.end()));
         let expected = self.expected(start, end);
         let found = self.found(start, end);
-        let to = |len: usize| {
-            let field = found.get(1..len).map(reloc::word).unwrap_or_default() as u32 as i32;
-            let next = self.run.address.wrapping_add(start + len as u64);
-            next.wrapping_add_signed(i64::from(field))
-        };
         // A probe sits on an instruction's first byte; an optimised one is a jump to a buffer
         // that no symbol names.
         let probe = offset == start
@@ -215,27 +217,23 @@ impl<'r> Matcher<'r> {
                 [0xe9, ..] => self.jump_to_buffer(start),
                 _ => false,
             };
-        let has_reloc = self.code.relocs.iter().any(|r| (start..end).contains(&r.offset));
-        let short_branch = has_reloc
-            && match (expected, found) {
-                ([0xe9, ..], [0xeb, ..]) => true,
-                ([0x0f, c @ 0x80..=0x8f, ..], [d, ..]) => *d == c - 0x10,
-                _ => false,
-            };
+        let short_branch = !probe && shorter::is_relaxed(self.code, self.run, self.places);
         let why = if probe {
-            "a probe is set there, and no entry lists the place".to_owned()
+            "a probe is set there, and no entry lists the place"
         } else if short_branch {
-            "a shorter branch to a neighbouring function stands there".to_owned()
-        } else if let ([0xe9, ..], 5..) = (found, found.len()) {
-            format!("no entry lists the place, and a jump to {:#x} stands there", to(5))
+            "the running text is this code with shorter jumps to neighbouring functions"
         } else {
-            "no entry lists the place, and it is no relocation's".to_owned()
+            "no entry lists the place, and it is no relocation's"
         };
+        // The whole of what was found, if it is longer than what was expected.
+        let rest = self.run.bytes.get(start as usize..).unwrap_or_default();
+        let there = if rest.is_empty() { 0 } else { decode::one(rest, start).len as usize };
+        let found = rest.get(..there.max(expected.len())).unwrap_or(found);
         Box::new(Mismatch {
             offset: start,
             expected: expected.to_vec(),
             found: found.to_vec(),
-            why,
+            why: why.to_owned(),
             probed: probe,
             short_branch,
         })
