@@ -222,10 +222,8 @@ fn jump_label<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchE
 /// nop, a return, or an instruction that returns zero.
 fn static_call<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchError> {
     const ZERO: [[u8; 5]; 2] = [[0x2e, 0x2e, 0x2e, 0x31, 0xc0], [0x66, 0x66, 0x48, 0x31, 0xc0]];
-    let name = code.relocs.iter().find(|r| {
-        let field = entry.offset + 1..entry.offset + 3;
-        field.contains(&r.offset)
-    });
+    let mut relocs = code.relocs.iter();
+    let name = relocs.find(|r| (entry.offset + 1..entry.offset + 3).contains(&r.offset));
     let function = || What::StaticCall(name.map_or("", |r| r.symbol));
     let forms = match at(code, entry) {
         [CALL, ..] => {
@@ -251,6 +249,23 @@ fn static_call<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, Arch
         _ => return Err(malformed(code, entry, "neither a call nor a jump stands there")),
     };
     Ok(Place { what: "static call", start: entry.offset, forms, live: true })
+}
+
+/// Trampoline of a static call, which no entry lists: code of that name that ends in the mark
+/// which the kernel looks for itself. It jumps to the function of the moment, or returns.
+pub(crate) fn static_trampoline<'a>(code: &Code<'a>) -> Result<Option<Place<'a>>, ArchError> {
+    const MARK: [u8; 3] = [0x0f, 0xb9, 0xcc];
+    if !code.name.starts_with("__SCT__") || code.bytes.get(5..) != Some(&MARK[..]) {
+        return Ok(None);
+    }
+    let what = "static call trampoline";
+    let forms = vec![
+        Form::of_object(code, 0, 5, what)?.confirmed(),
+        Form::branch(what, &[JMP], What::Function),
+        Form::fixed("static call trampoline off", &RET),
+        Form::branch("static call trampoline off", &[JMP], What::Named(RETURN_THUNKS)),
+    ];
+    Ok(Some(Place { what, start: 0, forms, live: true }))
 }
 
 /// Retpoline: the call or jump of a thunk becomes the indirect branch itself, with or without a

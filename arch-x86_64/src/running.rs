@@ -77,7 +77,7 @@ impl FunctionDiff for X86_64 {
 /// The places of a stretch of code that are no alternatives, sorted. Two entries about the same
 /// bytes allow each other's forms; other overlaps are refused.
 pub(crate) fn simple_places<'a>(code: &Code<'a>) -> Result<Vec<Place<'a>>, ArchError> {
-    let mut places: Vec<Place<'a>> = Vec::new();
+    let mut places: Vec<Place<'a>> = rules::static_trampoline(code)?.into_iter().collect();
     for entry in code.entries {
         let Some(place) = rules::place(code, entry)? else { continue };
         let twin = places.iter_mut().find(|p| p.start == place.start && p.len() == place.len());
@@ -267,7 +267,7 @@ impl<'r> Matcher<'r> {
                 }
                 Err(why) => {
                     let equal = form.bytes.iter().zip(found).filter(|(a, b)| a == b).count();
-                    if nearest.as_ref().is_none_or(|(n, _, _)| *n < equal) {
+                    if nearest.as_ref().is_none_or(|(n, _, _)| *n <= equal) {
                         nearest = Some((equal, form, why));
                     }
                 }
