@@ -2,6 +2,14 @@
 //! Each rule of the run-time matcher: which bytes it accepts, under which name, and that it
 //! refuses everything else. A case is a function of one place between two other instructions.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot set itself up stops there and then"
+)]
+
 use splice_arch_x86_64 as _;
 use splice_core::arch::{
     Arch, ArchError, Code, CodeReloc, Entry, KernelView, Learned, Mismatch, RunCode, RunMatch,

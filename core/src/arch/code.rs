@@ -11,7 +11,8 @@ pub struct CodeReloc<'a> {
     /// Name of the symbol, empty for a section symbol.
     pub symbol: &'a str,
     /// What names the symbol within the unit: its index in the symbol table. Relocations with
-    /// equal `key` have the same symbol value.
+    /// equal `key` have the same symbol value, but for the section symbol of a mergeable section,
+    /// whose pieces the linker moves apart.
     pub key: u32,
     /// Explicit addend in bytes.
     pub addend: i64,
