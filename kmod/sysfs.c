@@ -142,6 +142,22 @@ static ssize_t sites_show(struct kobject *kobj, struct kobj_attribute *attr,
 	return at;
 }
 
+/* The update modules, by which a tool finds what to unload. */
+static ssize_t modules_show(struct kobject *kobj, struct kobj_attribute *attr,
+			    char *buf)
+{
+	struct splice_member *member;
+	int at = 0;
+
+	mutex_lock(&splice_mutex);
+	list_for_each_entry(member, &to_update(kobj)->members, node)
+		at += sysfs_emit_at(buf, at, "%s\n",
+				    member->part->owner->name);
+	mutex_unlock(&splice_mutex);
+	return at;
+}
+
+static struct kobj_attribute modules_attr = __ATTR_RO(modules);
 static struct kobj_attribute enabled_attr = __ATTR_RW_MODE(enabled, 0600);
 static struct kobj_attribute state_attr = __ATTR_RO(state);
 static struct kobj_attribute description_attr = __ATTR_RO(description);
@@ -160,6 +176,7 @@ static struct attribute *splice_update_attrs[] = {
 	&conflicts_attr.attr,
 	&error_attr.attr,
 	&sites_attr.attr,
+	&modules_attr.attr,
 	NULL,
 };
 ATTRIBUTE_GROUPS(splice_update);

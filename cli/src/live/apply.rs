@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! `splice apply`: match, plan, load, switch; or leave everything as it was.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Instant;
+
+use serde::Serialize;
+use splice_core::arch::Arch;
+use splice_core::plan::{self, Values};
+use splice_core::runpre::{self, Snapshot, VMLINUX};
+use splice_core::unit::Unit;
+use splice_core::update::{Manifest, Update};
+
+use super::switch::{Patience, switch};
+use super::sysfs::{State, Sysfs};
+use super::{LiveError, Status, load, undo};
+
+/// What `apply` did.
+#[derive(Debug, Serialize)]
+pub(crate) struct Applied {
+    /// The kernel's release.
+    pub(crate) release: String,
+    /// Functions replaced.
+    pub(crate) functions: Vec<String>,
+    /// Functions of the touched units that the running text was proven to hold.
+    pub(crate) matched: usize,
+    /// Their bytes.
+    pub(crate) matched_bytes: u64,
+    /// Symbol values read from running text.
+    pub(crate) learned: usize,
+    /// Milliseconds spent in each phase.
+    pub(crate) phases: BTreeMap<&'static str, u64>,
+    /// What the kernel side says now.
+    #[serde(flatten)]
+    pub(crate) status: Status,
+}
+
+impl fmt::Display for Applied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "applied {} to {}", self.status.id, self.release)?;
+        writeln!(f, "  functions  {}", self.functions.join(", "))?;
+        writeln!(
+            f,
+            "  matched    {} functions, {} bytes, {} symbols learned",
+            self.matched, self.matched_bytes, self.learned
+        )?;
+        write!(
+            f,
+            "  switched   {} threads examined, machine stopped for {:.3} ms, {} attempts",
+            self.status.threads,
+            self.status.pause_ns as f64 / 1e6,
+            self.status.attempts
+        )
+    }
+}
+
+/// Removes what was loaded, unless it is kept.
+struct Loaded<'a> {
+    sysfs: &'a Sysfs,
+    modules: Vec<&'a str>,
+}
+
+impl Drop for Loaded<'_> {
+    fn drop(&mut self) {
+        for module in self.modules.iter().rev() {
+            // What cannot be removed is without effect, and `splice list` shows it.
+            let _ = load::unload(module);
+        }
+        if !self.modules.is_empty() {
+            undo::remove_core(self.sysfs);
+        }
+    }
+}
+
+/// The module name of the transaction core.
+pub(super) const CORE: &str = "splice";
+
+fn core_values(manifest: &Manifest, snapshot: &Snapshot) -> Result<Values, LiveError> {
+    let mut values = Values::default();
+    for name in &manifest.core.symbols {
+        let found: Vec<_> = snapshot
+            .symbols
+            .named(name)
+            .filter(|symbol| symbol.module == VMLINUX && symbol.is_code())
+            .map(|symbol| symbol.address)
+            .collect();
+        match found.as_slice() {
+            [address] => values.symbols.insert(name.clone(), *address),
+            _ => return Err(LiveError::CoreSymbol { name: name.clone(), count: found.len() }),
+        };
+    }
+    Ok(values)
+}
+
+fn read_units(arch: &dyn Arch, update: &Update) -> Result<Vec<Vec<Unit>>, LiveError> {
+    let mut targets = Vec::new();
+    for target in &update.manifest.targets {
+        let mut units = Vec::new();
+        for unit in &target.units {
+            units.push(Unit::read(arch, &unit.name, update.file(&unit.pre)?)?);
+        }
+        targets.push(units);
+    }
+    Ok(targets)
+}
+
+/// Applies an update to the running kernel.
+pub(crate) fn apply(
+    arch: &dyn Arch,
+    update: &Update,
+    patience: Patience,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Applied, LiveError> {
+    let manifest = &update.manifest;
+    let sysfs = Sysfs::default();
+    load::may_load()?;
+    let _lock = load::Lock::take()?;
+    match sysfs.state(&manifest.id)? {
+        Some(State::Applied) => return Err(LiveError::AlreadyApplied(manifest.id.clone())),
+        // Left by an apply that was killed; what is loaded now may be another build.
+        Some(State::Loaded) => undo::remove(&sysfs, &manifest.id)?,
+        None => {}
+    }
+
+    let mut phases = BTreeMap::new();
+    let mut began = Instant::now();
+    let mut phase = |name| {
+        let spent = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        phases.insert(name, spent);
+        began = Instant::now();
+    };
+    progress("reading the running kernel");
+    let snapshot = Snapshot::live()?;
+    let units = read_units(arch, update)?;
+    phase("read");
+    progress("comparing the running text with the code the update was built from");
+    let report = runpre::check(arch, manifest, &units, &snapshot)?;
+    let all = plan::plan(arch, manifest, &units, &report, &snapshot)?;
+    phase("match");
+
+    // Everything is finished before anything is loaded.
+    let core = match sysfs.abi()? {
+        Some(version) if version == manifest.core.abi.to_string() => None,
+        Some(loaded) => return Err(LiveError::Core { loaded, needed: manifest.core.abi }),
+        None => {
+            let values = core_values(manifest, &snapshot)?;
+            let image = update.file(&manifest.core.file)?;
+            Some(plan::finalise(image, &values.symbols, &values.bytes)?)
+        }
+    };
+    let mut images = Vec::new();
+    for (target, values) in manifest.targets.iter().zip(&all) {
+        let image = plan::finalise(update.file(&target.module)?, &values.symbols, &values.bytes)?;
+        images.push((target.module_name.as_str(), image));
+    }
+
+    progress("loading the update's modules");
+    let mut loaded = Loaded { sysfs: &sysfs, modules: Vec::new() };
+    if let Some(image) = core {
+        load::load(CORE, &image)?;
+        loaded.modules.push(CORE);
+    }
+    for (name, image) in &images {
+        load::load(name, image)?;
+        loaded.modules.push(name);
+    }
+    phase("load");
+    progress("switching");
+    switch(&sysfs, &manifest.id, true, patience, progress)?;
+    loaded.modules.clear();
+    phase("switch");
+
+    let status = sysfs.status(&manifest.id)?.ok_or_else(|| LiveError::Switch {
+        id: manifest.id.clone(),
+        why: "it has gone after it was applied".to_owned(),
+    })?;
+    Ok(Applied {
+        release: report.release.clone(),
+        functions: super::list::replaced(manifest),
+        matched: report.targets.iter().flat_map(|t| &t.functions).map(Vec::len).sum(),
+        matched_bytes: report.targets.iter().map(|t| t.bytes).sum(),
+        learned: report.targets.iter().map(|t| t.learned).sum(),
+        phases,
+        status,
+    })
+}

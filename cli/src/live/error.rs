@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Why the running kernel could not be changed or read, and the exit code that says so.
+
+use std::fmt::Write;
+use std::io;
+
+use splice_core::plan::PlanError;
+use splice_core::runpre::{self, Refusal};
+use splice_core::update::ArchiveError;
+
+use super::sysfs::Conflict;
+
+/// Why a command on the running kernel failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LiveError {
+    /// The privilege is missing, or the kernel forbids it to everybody.
+    #[error("{0}")]
+    NotPermitted(String),
+    /// There is nothing to do.
+    #[error("update {0} is applied already")]
+    AlreadyApplied(String),
+    /// No such update.
+    #[error("update {id} is not applied; {}", known(others))]
+    NotApplied {
+        /// The id asked for.
+        id: String,
+        /// The ids that there are.
+        others: Vec<String>,
+    },
+    /// The running kernel is not what the update was made for.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The running kernel cannot be read.
+    #[error("{0}")]
+    Snapshot(runpre::LiveError),
+    /// Threads, or something else, stayed in the way.
+    #[error("{}", busy(id, *attempts, why, conflicts))]
+    Busy {
+        /// The update.
+        id: String,
+        /// Attempts made by this command.
+        attempts: u64,
+        /// What the kernel side said last.
+        why: String,
+        /// Who was in the way last.
+        conflicts: Vec<Conflict>,
+    },
+    /// The kernel side refused to switch.
+    #[error("the kernel refused to switch update {id}: {why}")]
+    Switch {
+        /// The update.
+        id: String,
+        /// What it said.
+        why: String,
+    },
+    /// The loader refused a module.
+    #[error("the kernel did not load module {module}: {why}")]
+    Load {
+        /// The module.
+        module: String,
+        /// Why, and the way out.
+        why: String,
+    },
+    /// A module could not be removed.
+    #[error("module {module} could not be removed: {source}")]
+    Unload {
+        /// The module.
+        module: String,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// A core of another version is loaded.
+    #[error(
+        "the loaded transaction core has interface {loaded}, the update needs {needed}; undo the \
+         updates that `splice list` shows, which removes it"
+    )]
+    Core {
+        /// Its version.
+        loaded: String,
+        /// The one needed.
+        needed: u32,
+    },
+    /// A symbol of the kernel that the core needs is missing or has namesakes.
+    #[error("the kernel has {count} functions {name}; the transaction core needs exactly one")]
+    CoreSymbol {
+        /// Its name.
+        name: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// The update file lacks something.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The update's module could not be finished.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A pre object of the update could not be read.
+    #[error(transparent)]
+    Unit(#[from] splice_core::unit::UnitError),
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl LiveError {
+    /// The command's exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotPermitted(_) | Self::Snapshot(runpre::LiveError::NotPermitted { .. }) => 7,
+            Self::Busy { .. } => 6,
+            Self::Refused(Refusal::NoRoom { .. }) => 4,
+            Self::Refused(_) | Self::CoreSymbol { .. } => 5,
+            _ => 1,
+        }
+    }
+
+    /// Who was in the way, for machine-readable output.
+    pub(crate) fn conflicts(&self) -> &[Conflict] {
+        match self {
+            Self::Busy { conflicts, .. } => conflicts,
+            _ => &[],
+        }
+    }
+}
+
+impl From<runpre::LiveError> for LiveError {
+    fn from(error: runpre::LiveError) -> Self {
+        Self::Snapshot(error)
+    }
+}
+
+fn known(others: &[String]) -> String {
+    if others.is_empty() {
+        "no update is".to_owned()
+    } else {
+        format!("there are {}", others.join(", "))
+    }
+}
+
+fn busy(id: &str, attempts: u64, why: &str, conflicts: &[Conflict]) -> String {
+    let mut text = format!("gave up on update {id} after {attempts} attempts, nothing has changed");
+    if conflicts.is_empty() {
+        let _ = write!(text, ": {why}");
+    }
+    for conflict in conflicts {
+        let _ = write!(text, "\n  {conflict}");
+    }
+    text
+}

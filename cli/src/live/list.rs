@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! `splice list` and `splice status`: what the kernel side tells.
+
+use std::fmt;
+
+use splice_core::update::{Change, Manifest};
+
+use super::sysfs::{State, Sysfs};
+use super::{LiveError, Status};
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Loaded => "loaded, without effect",
+            State::Applied => "applied",
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.id, self.state)?;
+        writeln!(f, "  description  {}", self.description)?;
+        writeln!(f, "  modules      {}", self.modules.join(", "))?;
+        writeln!(
+            f,
+            "  last switch  {} attempts so far, {} threads, machine stopped for {:.3} ms",
+            self.attempts,
+            self.threads,
+            self.pause_ns as f64 / 1e6
+        )?;
+        write!(f, "  sites        {}", self.sites.len())?;
+        for site in &self.sites {
+            write!(f, "\n    {} -> {}", site.old, site.new)?;
+        }
+        if !self.error.is_empty() {
+            write!(f, "\n  last error   {}", self.error)?;
+        }
+        for conflict in &self.conflicts {
+            write!(f, "\n    {conflict}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Names of the functions that an update replaces.
+pub(super) fn replaced(manifest: &Manifest) -> Vec<String> {
+    manifest
+        .targets
+        .iter()
+        .flat_map(|target| &target.functions)
+        .filter(|function| function.change == Change::Changed)
+        .map(|function| function.name.clone())
+        .collect()
+}
+
+/// All updates in the kernel, by id.
+pub(crate) fn list() -> Result<Vec<Status>, LiveError> {
+    let sysfs = Sysfs::default();
+    let mut all = Vec::new();
+    for id in sysfs.ids()? {
+        // One may go while this looks.
+        all.extend(sysfs.status(&id)?);
+    }
+    Ok(all)
+}
+
+/// One update.
+pub(crate) fn status(id: &str) -> Result<Status, LiveError> {
+    let sysfs = Sysfs::default();
+    match sysfs.status(id)? {
+        Some(status) => Ok(status),
+        None => Err(LiveError::NotApplied { id: id.to_owned(), others: sysfs.ids()? }),
+    }
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! `/sys/kernel/splice`: the kernel side's state, read and written.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::LiveError;
+
+/// Where the kernel side shows itself.
+const ROOT: &str = "/sys/kernel/splice";
+
+/// Whether an update is in effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// In memory, without effect.
+    Loaded,
+    /// In effect.
+    Applied,
+}
+
+/// A thread that was in the way of a switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Conflict {
+    /// Its id.
+    pub(crate) pid: u32,
+    /// Its name.
+    pub(crate) command: String,
+    /// The address found on its stack.
+    pub(crate) address: String,
+    /// The function that holds it.
+    pub(crate) function: String,
+    /// The kernel function that it sleeps in, if it does.
+    pub(crate) sleeps_in: Option<String>,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {}) is in {}", self.command, self.pid, self.function)?;
+        match &self.sleeps_in {
+            Some(function) => write!(f, ", asleep in {function}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A patched place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct SiteStatus {
+    /// Where the jump stands, or would.
+    pub(crate) old: String,
+    /// Where it leads.
+    pub(crate) new: String,
+}
+
+/// All that the kernel side tells of an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Status {
+    /// Its id.
+    pub(crate) id: String,
+    /// What it is.
+    pub(crate) description: String,
+    /// Whether it is in effect.
+    pub(crate) state: State,
+    /// Attempts to apply or undo it since it was loaded.
+    pub(crate) attempts: u64,
+    /// How long the last stop of the machine lasted, in nanoseconds.
+    pub(crate) pause_ns: u64,
+    /// Threads examined in it.
+    pub(crate) threads: u64,
+    /// Stack words examined in it.
+    pub(crate) words: u64,
+    /// Its update modules.
+    pub(crate) modules: Vec<String>,
+    /// The places it patches; empty for those who may not see addresses.
+    pub(crate) sites: Vec<SiteStatus>,
+    /// Who was in the way of the last attempt.
+    pub(crate) conflicts: Vec<Conflict>,
+    /// Why the last attempt failed; empty if it did not.
+    pub(crate) error: String,
+}
+
+/// The directory, which tests have elsewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Sysfs {
+    root: PathBuf,
+}
+
+impl Default for Sysfs {
+    fn default() -> Self {
+        Self { root: PathBuf::from(ROOT) }
+    }
+}
+
+/// Undoes the escapes in a thread's name.
+fn unescape(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\\x") {
+        out.push_str(before);
+        match after.get(..2).map(|hex| u8::from_str_radix(hex, 16)) {
+            Some(Ok(byte)) => {
+                out.push(char::from(byte));
+                rest = after.get(2..).unwrap_or_default();
+            }
+            _ => {
+                out.push_str("\\x");
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn parse_conflict(line: &str) -> Option<Conflict> {
+    let mut words = line.splitn(4, ' ');
+    let pid = words.next()?.parse().ok()?;
+    let command = unescape(words.next()?);
+    let address = words.next()?.to_owned();
+    let function = words.next()?.to_owned();
+    // A thread may have gone since, and its number may be another's; then this is of no harm.
+    let sleeps_in = std::fs::read_to_string(format!("/proc/{pid}/wchan"))
+        .ok()
+        .filter(|name| !name.is_empty() && name != "0");
+    Some(Conflict { pid, command, address, function, sleeps_in })
+}
+
+impl Sysfs {
+    fn file(&self, id: &str, name: &str) -> PathBuf {
+        self.root.join(id).join(name)
+    }
+
+    fn read(path: &Path) -> Result<String, LiveError> {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim_end_matches('\n').to_owned())
+            .map_err(|source| LiveError::Io { path: path.display().to_string(), source })
+    }
+
+    /// What only root may read is left out for others.
+    fn read_private(path: &Path) -> Result<String, LiveError> {
+        match Self::read(path) {
+            Err(LiveError::Io { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Ok(String::new())
+            }
+            other => other,
+        }
+    }
+
+    fn number(&self, id: &str, name: &str) -> Result<u64, LiveError> {
+        let path = self.file(id, name);
+        let text = Self::read(&path)?;
+        text.parse().map_err(|_| LiveError::Io {
+            path: path.display().to_string(),
+            source: io::Error::new(io::ErrorKind::InvalidData, "not a number"),
+        })
+    }
+
+    /// Version of the loaded core's interface; `None` if no core is loaded.
+    pub(crate) fn abi(&self) -> Result<Option<String>, LiveError> {
+        match Self::read(&self.root.join("abi")) {
+            Ok(version) => Ok(Some(version)),
+            Err(LiveError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ids of all updates, sorted.
+    pub(crate) fn ids(&self) -> Result<Vec<String>, LiveError> {
+        let entries = match std::fs::read_dir(&self.root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => {
+                return Err(LiveError::Io { path: self.root.display().to_string(), source });
+            }
+        };
+        let mut ids: Vec<_> = entries
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Whether an update is in effect; `None` if it is not loaded.
+    pub(crate) fn state(&self, id: &str) -> Result<Option<State>, LiveError> {
+        if !splice_core::update::is_id(id) {
+            return Ok(None);
+        }
+        match Self::read(&self.file(id, "state")) {
+            Ok(state) if state == "applied" => Ok(Some(State::Applied)),
+            Ok(_) => Ok(Some(State::Loaded)),
+            Err(LiveError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An update's modules.
+    pub(crate) fn modules(&self, id: &str) -> Result<Vec<String>, LiveError> {
+        Ok(Self::read(&self.file(id, "modules"))?.lines().map(str::to_owned).collect())
+    }
+
+    /// Who was in the way of an update's last attempt.
+    pub(crate) fn conflicts(&self, id: &str) -> Result<Vec<Conflict>, LiveError> {
+        let text = Self::read_private(&self.file(id, "conflicts"))?;
+        Ok(text.lines().filter_map(parse_conflict).collect())
+    }
+
+    /// Why an update's last attempt failed.
+    pub(crate) fn error(&self, id: &str) -> Result<String, LiveError> {
+        Self::read_private(&self.file(id, "error"))
+    }
+
+    /// Everything about an update that is loaded.
+    pub(crate) fn status(&self, id: &str) -> Result<Option<Status>, LiveError> {
+        let Some(state) = self.state(id)? else { return Ok(None) };
+        let sites = Self::read_private(&self.file(id, "sites"))?
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(old, new)| SiteStatus { old: old.to_owned(), new: new.to_owned() })
+            .collect();
+        Ok(Some(Status {
+            id: id.to_owned(),
+            description: Self::read(&self.file(id, "description"))?,
+            state,
+            attempts: self.number(id, "attempts")?,
+            pause_ns: self.number(id, "pause_ns")?,
+            threads: self.number(id, "threads")?,
+            words: self.number(id, "words")?,
+            modules: self.modules(id)?,
+            sites,
+            conflicts: self.conflicts(id)?,
+            error: self.error(id)?,
+        }))
+    }
+
+    /// Asks for one attempt to apply or to undo.
+    pub(crate) fn switch(&self, id: &str, apply: bool) -> io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).open(self.file(id, "enabled"))?;
+        file.write_all(if apply { b"1" } else { b"0" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(files: &[(&str, &str)]) -> (tempfile::TempDir, Sysfs) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let sysfs = Sysfs { root: dir.path().to_owned() };
+        (dir, sysfs)
+    }
+
+    #[test]
+    fn status_is_read() {
+        let (_dir, sysfs) = kernel(&[
+            ("abi", "1\n"),
+            ("fix/state", "applied\n"),
+            ("fix/description", "a fix\n"),
+            ("fix/attempts", "2\n"),
+            ("fix/pause_ns", "230290\n"),
+            ("fix/threads", "54\n"),
+            ("fix/words", "3460\n"),
+            ("fix/modules", "splice_fix\nsplice_fix_1\n"),
+            ("fix/sites", "0xffffffff810b0d45 0xffffffffc0324000\n"),
+            (
+                "fix/conflicts",
+                "4294967295 a\\x20b\\x5c 0xffffffff8100 do_nanosleep+0x7b/0x130 [m]\n\
+                 and 3 more\n",
+            ),
+            ("fix/error", "busy\n"),
+        ]);
+        assert_eq!(sysfs.abi().unwrap().as_deref(), Some("1"));
+        assert_eq!(sysfs.ids().unwrap(), ["fix"]);
+        let status = sysfs.status("fix").unwrap().unwrap();
+        assert_eq!(status.state, State::Applied);
+        assert_eq!((status.attempts, status.pause_ns, status.threads), (2, 230_290, 54));
+        assert_eq!(status.modules, ["splice_fix", "splice_fix_1"]);
+        assert_eq!(status.sites[0].new, "0xffffffffc0324000");
+        assert_eq!(status.conflicts.len(), 1);
+        assert_eq!(status.conflicts[0].command, "a b\\");
+        assert_eq!(status.conflicts[0].function, "do_nanosleep+0x7b/0x130 [m]");
+        assert_eq!(
+            status.conflicts[0].to_string(),
+            "a b\\ (pid 4294967295) is in do_nanosleep+0x7b/0x130 [m]"
+        );
+    }
+
+    #[test]
+    fn nothing_loaded_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let sysfs = Sysfs { root: dir.path().join("none") };
+        assert_eq!(sysfs.abi().unwrap(), None);
+        assert!(sysfs.ids().unwrap().is_empty());
+        assert_eq!(sysfs.state("fix").unwrap(), None);
+    }
+
+    #[test]
+    fn an_id_is_never_a_path() {
+        let (_dir, sysfs) = kernel(&[("sub/fix/state", "applied\n")]);
+        assert_eq!(sysfs.state("sub/fix").unwrap(), None);
+        assert_eq!(sysfs.state("../fix").unwrap(), None);
+    }
+
+    #[test]
+    fn odd_escapes_stay() {
+        for (text, meant) in [("a\\x20b", "a b"), ("\\x", "\\x"), ("\\xzz1", "\\xzz1")] {
+            assert_eq!(unescape(text), meant);
+        }
+    }
+}
