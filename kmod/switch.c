@@ -87,8 +87,10 @@ static int splice_stopped(void *data)
 		stop->began = ktime_get_mono_fast_ns();
 	if (order == cpus) {
 		stop->result = splice_work(stop);
+		/* Pairs with the acquire below: the code is written. */
 		smp_store_release(&stop->done, 1);
 	} else {
+		/* Pairs with the release above. */
 		while (!smp_load_acquire(&stop->done))
 			cpu_relax();
 	}
