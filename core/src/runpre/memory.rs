@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use object::LittleEndian as LE;
 use object::elf::{ET_CORE, FileHeader64, PT_LOAD};
@@ -48,7 +49,9 @@ struct Segment {
 /// An ELF core file; reads go to the file as they are asked for, so it may be live.
 #[derive(Debug)]
 pub struct CoreFile {
-    file: File,
+    /// One reader at a time: older kernels pass what they read of `/proc/kcore` through a buffer
+    /// that belongs to the open file, so that two readers of it get each other's bytes.
+    file: Mutex<File>,
     segments: Vec<Segment>,
 }
 
@@ -71,7 +74,7 @@ impl CoreFile {
         head.truncate(have);
         let segments =
             segments(&head).map_err(|why| MemoryError::NotCore { path: shown.clone(), why })?;
-        Ok(CoreFile { file, segments })
+        Ok(CoreFile { file: Mutex::new(file), segments })
     }
 }
 
@@ -107,7 +110,9 @@ impl Memory for CoreFile {
                 return false;
             }
             let Some(at) = s.offset.checked_add(into) else { return false };
-            self.file.read_exact_at(buf, at).is_ok()
+            // A poisoned lock's reader has not written to the file.
+            let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.read_exact_at(buf, at).is_ok()
         })
     }
 }
