@@ -8,13 +8,14 @@ use std::time::Instant;
 use serde::Serialize;
 use splice_core::arch::Arch;
 use splice_core::plan::{self, Values};
-use splice_core::runpre::{self, Snapshot, VMLINUX};
-use splice_core::unit::Unit;
+use splice_core::runpre::{Snapshot, VMLINUX};
 use splice_core::update::{Manifest, Update};
 
 use super::switch::{Patience, switch};
 use super::sysfs::{State, Sysfs};
 use super::{LiveError, Status, load, undo};
+use crate::check::{self, Checked};
+use crate::exit::Failure;
 
 /// What `apply` did.
 #[derive(Debug, Serialize)]
@@ -93,31 +94,25 @@ fn core_values(manifest: &Manifest, snapshot: &Snapshot) -> Result<Values, LiveE
     Ok(values)
 }
 
-fn read_units(arch: &dyn Arch, update: &Update) -> Result<Vec<Vec<Unit>>, LiveError> {
-    let mut targets = Vec::new();
-    for target in &update.manifest.targets {
-        let mut units = Vec::new();
-        for unit in &target.units {
-            units.push(Unit::read(arch, &unit.name, update.file(&unit.pre)?)?);
-        }
-        targets.push(units);
-    }
-    Ok(targets)
+fn finished(update: &Update, file: &str, values: &Values) -> Result<Vec<u8>, LiveError> {
+    Ok(plan::finalise(update.file(file)?, &values.symbols, &values.bytes)?)
 }
 
 /// Applies an update to the running kernel.
 pub(crate) fn apply(
-    arch: &dyn Arch,
+    arch: &'static dyn Arch,
     update: &Update,
     patience: Patience,
     progress: &mut dyn FnMut(&str),
-) -> Result<Applied, LiveError> {
+) -> Result<Applied, Failure> {
     let manifest = &update.manifest;
     let sysfs = Sysfs::default();
     load::may_load()?;
     let _lock = load::Lock::take()?;
     match sysfs.state(&manifest.id)? {
-        Some(State::Applied) => return Err(LiveError::AlreadyApplied(manifest.id.clone())),
+        Some(State::Applied) => {
+            return Err(LiveError::AlreadyApplied(manifest.id.clone()).into());
+        }
         // Left by an apply that was killed; what is loaded now may be another build.
         Some(State::Loaded) => undo::remove(&sysfs, &manifest.id)?,
         None => {}
@@ -131,28 +126,26 @@ pub(crate) fn apply(
         began = Instant::now();
     };
     progress("reading the running kernel");
-    let snapshot = Snapshot::live()?;
-    let units = read_units(arch, update)?;
+    let snapshot = check::live()?;
     phase("read");
     progress("comparing the running text with the code the update was built from");
-    let report = runpre::check(arch, manifest, &units, &snapshot)?;
-    let all = plan::plan(arch, manifest, &units, &report, &snapshot)?;
+    let Checked { report, values: all } = check::check(arch, update, &snapshot)?;
     phase("match");
 
     // Everything is finished before anything is loaded.
     let core = match sysfs.abi()? {
         Some(version) if version == manifest.core.abi.to_string() => None,
-        Some(loaded) => return Err(LiveError::Core { loaded, needed: manifest.core.abi }),
+        Some(loaded) => {
+            return Err(LiveError::Core { loaded, needed: manifest.core.abi }.into());
+        }
         None => {
             let values = core_values(manifest, &snapshot)?;
-            let image = update.file(&manifest.core.file)?;
-            Some(plan::finalise(image, &values.symbols, &values.bytes)?)
+            Some(finished(update, &manifest.core.file, &values)?)
         }
     };
     let mut images = Vec::new();
     for (target, values) in manifest.targets.iter().zip(&all) {
-        let image = plan::finalise(update.file(&target.module)?, &values.symbols, &values.bytes)?;
-        images.push((target.module_name.as_str(), image));
+        images.push((target.module_name.as_str(), finished(update, &target.module, values)?));
     }
 
     progress("loading the update's modules");
@@ -178,7 +171,7 @@ pub(crate) fn apply(
     Ok(Applied {
         release: report.release.clone(),
         functions: super::list::replaced(manifest),
-        matched: report.targets.iter().flat_map(|t| &t.functions).map(Vec::len).sum(),
+        matched: report.targets.iter().map(|t| t.proven()).sum(),
         matched_bytes: report.targets.iter().map(|t| t.bytes).sum(),
         learned: report.targets.iter().map(|t| t.learned).sum(),
         phases,

@@ -4,11 +4,12 @@
 use std::fmt::Write;
 use std::io;
 
+use serde::Serialize;
 use splice_core::plan::PlanError;
-use splice_core::runpre::{self, Refusal};
 use splice_core::update::ArchiveError;
 
 use super::sysfs::Conflict;
+use crate::exit::{Exit, Failure};
 
 /// Why a command on the running kernel failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,12 +28,6 @@ pub(crate) enum LiveError {
         /// The ids that there are.
         others: Vec<String>,
     },
-    /// The running kernel is not what the update was made for.
-    #[error("{0}")]
-    Refused(#[from] Refusal),
-    /// The running kernel cannot be read.
-    #[error("{0}")]
-    Snapshot(runpre::LiveError),
     /// Threads, or something else, stayed in the way.
     #[error("{}", busy(id, *attempts, why, conflicts))]
     Busy {
@@ -95,9 +90,6 @@ pub(crate) enum LiveError {
     /// The update's module could not be finished.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// A pre object of the update could not be read.
-    #[error(transparent)]
-    Unit(#[from] splice_core::unit::UnitError),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -110,30 +102,34 @@ pub(crate) enum LiveError {
 }
 
 impl LiveError {
-    /// The command's exit code.
-    pub(crate) fn exit_code(&self) -> u8 {
+    /// How the command ends.
+    pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::NotPermitted(_) | Self::Snapshot(runpre::LiveError::NotPermitted { .. }) => 7,
-            Self::Busy { .. } => 6,
-            Self::Refused(Refusal::NoRoom { .. }) => 4,
-            Self::Refused(_) | Self::CoreSymbol { .. } => 5,
-            _ => 1,
-        }
-    }
-
-    /// Who was in the way, for machine-readable output.
-    pub(crate) fn conflicts(&self) -> &[Conflict] {
-        match self {
-            Self::Busy { conflicts, .. } => conflicts,
-            _ => &[],
+            Self::NotPermitted(_) => Exit::NotPermitted,
+            Self::Busy { .. } => Exit::Busy,
+            Self::CoreSymbol { .. } => Exit::Mismatch,
+            _ => Exit::Failed,
         }
     }
 }
 
-impl From<runpre::LiveError> for LiveError {
-    fn from(error: runpre::LiveError) -> Self {
-        Self::Snapshot(error)
+impl From<LiveError> for Failure {
+    fn from(error: LiveError) -> Self {
+        let failure = Self::new(error.exit(), error.to_string());
+        match error {
+            LiveError::Busy { attempts, conflicts, .. } => {
+                failure.with(Details { attempts, conflicts })
+            }
+            _ => failure,
+        }
     }
+}
+
+/// What machines are told about code in use.
+#[derive(Debug, Serialize)]
+struct Details {
+    attempts: u64,
+    conflicts: Vec<Conflict>,
 }
 
 fn known(others: &[String]) -> String {

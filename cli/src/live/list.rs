@@ -10,7 +10,7 @@ use super::{LiveError, Status};
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             State::Loaded => "loaded, without effect",
             State::Applied => "applied",
         })

@@ -147,7 +147,7 @@ mod tests {
             (Errno::NOENT, 1, "symbol"),
         ] {
             let error = explain("splice_x", error);
-            assert_eq!(error.exit_code(), code, "{error}");
+            assert_eq!(error.exit() as u8, code, "{error}");
             assert!(error.to_string().contains(words), "{error}");
         }
     }

@@ -13,9 +13,74 @@ mod switch;
 mod sysfs;
 mod undo;
 
-pub(crate) use apply::{Applied, apply};
-pub(crate) use error::LiveError;
-pub(crate) use list::{list, status};
-pub(crate) use switch::Patience;
-pub(crate) use sysfs::Status;
-pub(crate) use undo::{Undone, undo};
+use std::time::Duration;
+
+use serde::Serialize;
+use splice_core::arch::Arch;
+
+use error::LiveError;
+use switch::Patience;
+use sysfs::Status;
+
+use crate::args::{ApplyArgs, PatienceArgs, StatusArgs, UndoArgs};
+use crate::exit::Failure;
+use crate::inspect;
+use crate::output::Output;
+
+impl From<PatienceArgs> for Patience {
+    fn from(args: PatienceArgs) -> Self {
+        Self { retries: args.retries, timeout: Duration::from_secs(args.timeout) }
+    }
+}
+
+/// Updates in the kernel, as `list` and `status` without an id print them.
+#[derive(Serialize)]
+struct All {
+    updates: Vec<Status>,
+}
+
+/// `splice apply`.
+pub(crate) fn run_apply(
+    arch: &'static dyn Arch,
+    args: &ApplyArgs,
+    output: &Output,
+) -> Result<(), Failure> {
+    // Who may not apply is told so before anything is read.
+    load::may_load()?;
+    let (update, _) = inspect::read(&args.file)?;
+    let applied = apply::apply(arch, &update, args.patience.into(), &mut |text| output.note(text))?;
+    output.result(&applied, || applied.to_string());
+    Ok(())
+}
+
+/// `splice undo`.
+pub(crate) fn run_undo(args: &UndoArgs, output: &Output) -> Result<(), Failure> {
+    let undone = undo::undo(&args.id, args.patience.into(), &mut |text| output.note(text))?;
+    output.result(&undone, || undone.to_string());
+    Ok(())
+}
+
+/// `splice list`.
+pub(crate) fn run_list(output: &Output) -> Result<(), Failure> {
+    let all = All { updates: list::list()? };
+    output.result(&all, || {
+        let lines = all.updates.iter();
+        lines.map(|s| format!("{:<24} {:<24} {}\n", s.id, s.state, s.description)).collect()
+    });
+    Ok(())
+}
+
+/// `splice status`.
+pub(crate) fn run_status(args: &StatusArgs, output: &Output) -> Result<(), Failure> {
+    match &args.id {
+        Some(id) => {
+            let status = list::status(id)?;
+            output.result(&status, || status.to_string());
+        }
+        None => {
+            let all = All { updates: list::list()? };
+            output.result(&all, || all.updates.iter().map(|s| format!("{s}\n")).collect());
+        }
+    }
+    Ok(())
+}

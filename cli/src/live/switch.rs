@@ -22,12 +22,6 @@ pub(crate) struct Patience {
     pub(crate) timeout: Duration,
 }
 
-impl Default for Patience {
-    fn default() -> Self {
-        Self { retries: 8, timeout: Duration::from_secs(30) }
-    }
-}
-
 /// What an attempt came to.
 enum Attempt {
     Done,
