@@ -64,6 +64,7 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
         .iter()
         .map(|s| if is_table(s.sh_type) { special::row_for(arch, &s.name) } else { None })
         .collect();
+    unit.beside = unit.special.iter().map(|row| beside(&unit.sections, row.as_ref())).collect();
     let mut starts: Vec<Vec<Start>> = unit.sections.iter().map(|_| Vec::new()).collect();
     for (index, symbol) in unit.symbols.iter().enumerate() {
         if let SymbolPlace::Section(section) = symbol.place
@@ -106,6 +107,12 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
     unit.spans = spans;
     unit.by_section = by_section;
     unit.about = about(unit);
+}
+
+/// The section that a parallel one runs beside.
+fn beside(sections: &[Section], row: Option<&SpecialSection>) -> Option<usize> {
+    let Role::Parallel { to } = row?.role else { return None };
+    sections.iter().position(|s| s.name == to)
 }
 
 fn is_table(sh_type: u32) -> bool {

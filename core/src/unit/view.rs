@@ -107,9 +107,8 @@ impl Unit {
     /// For an entry of a table that runs parallel to another: the other's entry.
     pub fn parallel(&self, entry: SpanId) -> Option<SpanId> {
         let span = self.spans.get(entry)?;
-        let Role::Parallel { to } = self.special(span.section)?.role else { return None };
+        let other = (*self.beside.get(span.section)?)?;
         let number = entry.checked_sub(self.by_section.get(span.section)?.start)?;
-        let other = self.sections.iter().position(|s| s.name == to)?;
         let range = self.by_section.get(other)?;
         Some(range.start + number).filter(|id| range.contains(id))
     }
