@@ -195,6 +195,8 @@ fn keep_lines(before: &str, after: &str) -> String {
     let mut out = String::with_capacity(after.len() + 64);
     let mut place = Place::default();
     let mut shift: Option<(usize, usize)> = None;
+    // The number that the compiler gives to the next line.
+    let mut counted = 1;
     for (index, line) in after.split_inclusive('\n').enumerate() {
         let number = index + 1;
         while let Some(found) = resume.next_if(|(new, _)| *new <= number) {
@@ -203,10 +205,15 @@ fn keep_lines(before: &str, after: &str) -> String {
         if let Some((new, old)) = shift
             && place.is_free()
         {
-            out.push_str(&format!("#line {}\n", old + (number - new)));
+            let meant = old + (number - new);
+            if counted != meant {
+                out.push_str(&format!("#line {meant}\n"));
+                counted = meant;
+            }
             shift = None;
         }
         out.push_str(line);
+        counted += 1;
         place.pass(line);
     }
     out
