@@ -31,7 +31,14 @@ pub(crate) struct Checked {
 struct Fits<'a> {
     id: &'a str,
     verdict: &'static str,
+    /// Functions that would be replaced.
     functions: Vec<String>,
+    /// Functions of the touched units that the kernel's text was proven to hold.
+    matched: usize,
+    /// Their bytes.
+    matched_bytes: u64,
+    /// Symbol values read from the kernel's text.
+    learned: usize,
     #[serde(rename = "match")]
     report: &'a Report,
 }
@@ -52,6 +59,9 @@ pub(crate) fn run(
         id: &manifest.id,
         verdict: "fits",
         functions: inspect::replaced(manifest),
+        matched: report.targets.iter().map(|t| t.proven()).sum(),
+        matched_bytes: report.targets.iter().map(|t| t.bytes).sum(),
+        learned: report.targets.iter().map(|t| t.learned).sum(),
         report: &report,
     };
     output.result(&result, || text(&result));
