@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! How fast the engine reads, compares and matches: one large generated unit, compiled when the
-//! benchmark starts, with the tables that a kernel object has.
+//! How fast the engine reads, compares and matches: a large unit and many small ones, generated
+//! and compiled when the benchmark starts, with the tables that a kernel object has.
 //!
 //! The goals are 100,000 unchanged functions a second in the differ on one core, and all text of
 //! a kernel (14.7 MB) matched in a second on two. Matching uses all cores, unless
@@ -16,6 +16,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::hint::black_box;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,10 +29,11 @@ use splice_core::runpre::{Kallsyms, RawDump, Snapshot, check};
 use splice_core::unit::Unit;
 use splice_core::update::{CoreModule, FORMAT, Manifest, Target, UnitEntry};
 
+/// Functions of the large unit.
 const FUNCTIONS: usize = 3000;
+/// Small units, and functions of each.
+const SMALL: (usize, usize) = (120, 25);
 const HELPERS: usize = 64;
-/// How often the unit is matched in one go, as a kernel has many.
-const UNITS: usize = 8;
 const BASE: u64 = 0xffff_ffff_8100_0000;
 
 /// Declarations, and macros that write rows into the tables of special sections.
@@ -64,18 +66,17 @@ yes:
     return 1;
 }
 struct ops { long (*one)(long, long); long (*two)(long, long); };
-static long f0(long a, long b);
-static long f1(long a, long b);
 "#;
 
 /// A unit of many functions of ten kinds. `CHANGED` changes one constant of one of them.
-fn source() -> String {
+fn source(numbers: Range<usize>) -> String {
     let mut out = String::from(PRELUDE);
     for n in 0..HELPERS {
         let _ = writeln!(out, "extern long helper{n}(long);");
     }
-    for n in 0..FUNCTIONS {
-        let (p, q) = (n.saturating_sub(1), n.saturating_sub(2));
+    for n in numbers.clone() {
+        let before = |back: usize| n.saturating_sub(back).max(numbers.start);
+        let (p, q) = (before(1), before(2));
         let (h, c) = (n % HELPERS, n * 7 + 13);
         let changed = if n == FUNCTIONS / 2 { "CHANGED" } else { "0" };
         let body = match n % 10 {
@@ -120,6 +121,8 @@ fn source() -> String {
                  if (__builtin_expect(x == {c}, 0)) complain(\"loop\", x); }} return x;"
             ),
         };
+        let linkage = if n % 3 == 2 { "" } else { "static " };
+        let _ = writeln!(out, "{linkage}long f{n}(long a, long b);");
         match n % 10 {
             5 | 7 => {
                 let _ = writeln!(out, "static long state{n} = {c};");
@@ -129,7 +132,6 @@ fn source() -> String {
             }
             _ => {}
         }
-        let linkage = if n % 3 == 2 { "" } else { "static " };
         let _ = writeln!(out, "HOT {linkage}long f{n}(long a, long b) {{ UNWIND; {body} }}");
     }
     out
@@ -169,24 +171,38 @@ struct Fixture {
     object: Vec<u8>,
     pre: Unit,
     changed: Unit,
+    small: Vec<Unit>,
     snapshot: Snapshot,
 }
 
 fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let traced = ["-pg", "-mfentry", "-mrecord-mcount"];
-    let source = source();
-    let with = |value: &'static str| [&traced[..], &[value]].concat();
-    let pre = compile(dir.path(), "pre", &source, &with("-DCHANGED=0"));
-    let post = compile(dir.path(), "post", &source, &with("-DCHANGED=77"));
-    let rest = compile(dir.path(), "rest", &rest(), &[]);
-    let image = dir.path().join("image");
+    let dir = dir.path();
+    let unit = |name: &str, numbers, changed: &str| {
+        let flags = ["-pg", "-mfentry", "-mrecord-mcount", changed];
+        compile(dir, name, &source(numbers), &flags)
+    };
+    let (units, each) = SMALL;
+    let small = || -> Vec<PathBuf> {
+        let first = |n: usize| FUNCTIONS + n * each;
+        let one = |n| unit(&format!("small{n}"), first(n)..first(n + 1), "-DCHANGED=0");
+        (0..units).map(one).collect()
+    };
+    let (pre, post, small) = std::thread::scope(|s| {
+        let small = s.spawn(small);
+        let pre = unit("pre", 0..FUNCTIONS, "-DCHANGED=0");
+        let post = unit("post", 0..FUNCTIONS, "-DCHANGED=77");
+        (pre, post, small.join().expect("the small units compile"))
+    });
+    let rest = compile(dir, "rest", &rest(), &[]);
+    let image = dir.join("image");
     run(Command::new("ld")
         .args(["-static", "-nostdlib", "-e", "f2", "-z", "norelro", "-o"])
         .arg(&image)
         .arg(format!("-Ttext={BASE:#x}"))
         .arg(format!("-Tdata={:#x}", BASE + 0x100_0000))
-        .args([&pre, &rest]));
+        .args([&pre, &rest])
+        .args(&small));
     let arch = by_name("x86_64").expect("registered");
     let object = std::fs::read(&pre).unwrap();
     let read = |bytes: &[u8]| Unit::read(arch, "bench.o", bytes).unwrap();
@@ -194,6 +210,7 @@ fn fixture() -> Fixture {
         arch,
         pre: read(&object),
         changed: read(&std::fs::read(post).unwrap()),
+        small: small.iter().map(|path| read(&std::fs::read(path).unwrap())).collect(),
         object,
         snapshot: snapshot(&image),
     }
@@ -228,7 +245,7 @@ fn snapshot(image: &Path) -> Snapshot {
     Snapshot::new(None, symbols, Box::new(RawDump::new(BASE, text)))
 }
 
-fn manifest() -> Manifest {
+fn manifest(units: usize) -> Manifest {
     let unit = UnitEntry { name: "bench.o".into(), pre: "pre/bench.o".into() };
     Manifest {
         version: FORMAT,
@@ -242,7 +259,7 @@ fn manifest() -> Manifest {
             name: "vmlinux".into(),
             module: "splice_bench.ko".into(),
             module_name: "splice_bench".into(),
-            units: vec![unit; UNITS],
+            units: vec![unit; units],
             functions: vec![],
             symbols: vec![],
         }],
@@ -250,11 +267,15 @@ fn manifest() -> Manifest {
     }
 }
 
+/// Number of functions, and their bytes.
+fn size(units: &[Unit]) -> (u64, u64) {
+    let sizes = units.iter().flat_map(|u| u.functions().map(|id| u.spans[id].size));
+    sizes.fold((0, 0), |(functions, bytes), size| (functions + 1, bytes + size))
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let Fixture { arch, object, pre, changed, snapshot } = fixture();
-    let functions = pre.functions().count() as u64;
-    let text: u64 = pre.functions().map(|id| pre.spans[id].size).sum();
+    let Fixture { arch, object, pre, changed, small, snapshot } = fixture();
     let twin = pre.clone();
 
     let mut read = criterion.benchmark_group("read");
@@ -269,7 +290,7 @@ fn main() {
     let one = diff_units(arch, &pre, &changed).unwrap();
     assert_eq!((one.changed.len(), one.new.len(), one.refusals.len()), (1, 0, 0));
     let mut diff = criterion.benchmark_group("diff");
-    diff.throughput(Throughput::Elements(functions));
+    diff.throughput(Throughput::Elements(pre.functions().count() as u64));
     diff.bench_function("identical", |b| {
         b.iter(|| diff_units(arch, black_box(&pre), black_box(&twin)).unwrap());
     });
@@ -278,19 +299,18 @@ fn main() {
     });
     diff.finish();
 
-    let manifest = manifest();
-    let units = [vec![pre; UNITS]];
-    let report = check(arch, &manifest, &units, &snapshot).unwrap();
-    let (proven, unproven) = (report.targets[0].proven(), &report.targets[0].unproven);
-    assert_eq!((proven, unproven.len()), (functions as usize * UNITS, 0), "{:?}", unproven.first());
     let mut running = criterion.benchmark_group("run-pre");
-    running.throughput(Throughput::ElementsAndBytes {
-        elements: functions * UNITS as u64,
-        bytes: text * UNITS as u64,
-    });
-    running.bench_function("units", |b| {
-        b.iter(|| check(arch, &manifest, black_box(&units), &snapshot).unwrap());
-    });
+    for (name, units) in [("large unit", [vec![pre]]), ("small units", [small])] {
+        let (functions, bytes) = size(&units[0]);
+        let manifest = manifest(units[0].len());
+        let report = check(arch, &manifest, &units, &snapshot).unwrap();
+        let unproven = report.targets[0].unproven.first();
+        assert_eq!((report.targets[0].proven() as u64, unproven.is_none()), (functions, true));
+        running.throughput(Throughput::ElementsAndBytes { elements: functions, bytes });
+        running.bench_function(name, |b| {
+            b.iter(|| check(arch, &manifest, black_box(&units), &snapshot).unwrap());
+        });
+    }
     running.finish();
     criterion.final_summary();
 }
