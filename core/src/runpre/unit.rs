@@ -37,33 +37,41 @@ impl UnitMatch {
     /// Run-time value of a symbol that the unit defines, if it was learned.
     pub(super) fn local(&self, symbol: u32) -> Option<u64> {
         let (section, offset) = (*self.places.get(symbol as usize)?)?;
-        self.sections.0.get(&section).map(|t| t.value.wrapping_add(offset))
+        self.sections.get(section).map(|t| t.value.wrapping_add(offset))
     }
 }
 
-/// Matches a unit. `needed` are the symbols of functions that the update replaces: all of them
-/// must be proven.
-pub(super) fn match_unit(
+/// Compares each function of a unit with each place that it may be at.
+pub(super) fn find(
     arch: &dyn Arch,
     unit: &Unit,
     target: &str,
+    snapshot: &Snapshot,
+) -> Result<Vec<Candidates>, Refusal> {
+    let spans: Vec<SpanId> = unit.functions().filter(|id| section_kept(unit, *id)).collect();
+    // Which refusal is reported must not depend on which thread was first.
+    let found: Vec<Result<Candidates, Refusal>> =
+        spans.par_iter().map(|id| candidates(arch, unit, *id, target, snapshot)).collect();
+    found.into_iter().collect()
+}
+
+/// Matches a unit by what [`find`] found. `needed` are the symbols of functions that the update
+/// replaces: all of them must be proven.
+pub(super) fn match_unit(
+    arch: &dyn Arch,
+    unit: &Unit,
+    found: Vec<Candidates>,
     needed: &[u32],
     snapshot: &Snapshot,
     globals: &mut Globals,
 ) -> Result<UnitMatch, Refusal> {
-    let spans: Vec<SpanId> = unit.functions().filter(|id| section_kept(unit, *id)).collect();
-    let found: Vec<Candidates> = spans
-        .par_iter()
-        .map(|id| candidates(arch, unit, *id, target, snapshot))
-        .collect::<Result<_, _>>()?;
-
     let mut matched = UnitMatch {
         name: unit.name.clone(),
         functions: Vec::new(),
         unproven: Vec::new(),
         rules: Vec::new(),
         learned: 0,
-        sections: Sections::default(),
+        sections: Sections::new(unit.sections.len()),
         places: unit
             .symbols
             .iter()
@@ -160,7 +168,6 @@ fn decide(
                 let span = candidate.span;
                 candidate.places.retain(|place| {
                     facts(unit, span, place)
-                        .iter()
                         .all(|f| f.contradicts(unit, &matched.sections, globals).is_none())
                 });
             }
@@ -204,14 +211,14 @@ fn no_place_left(unit: &Unit, span: SpanId) -> Refusal {
 }
 
 /// Everything that a place says: the function's own position, and the symbols it refers to.
-fn facts(unit: &Unit, span: SpanId, place: &Place) -> Vec<Fact> {
+fn facts<'u>(unit: &'u Unit, span: SpanId, place: &Place) -> impl Iterator<Item = Fact<'u>> {
     let own = unit.spans.get(span).and_then(|s| {
         let symbol = s.symbol?;
         let value = unit.symbols.get(symbol as usize)?.value;
         let start = place.address.wrapping_add(value.wrapping_sub(s.offset));
         Some(fact(unit, symbol, start))
     });
-    own.into_iter().chain(place.learned.iter().map(|l| fact(unit, l.key, l.value))).collect()
+    own.into_iter().chain(place.learned.iter().map(|l| fact(unit, l.key, l.value)))
 }
 
 fn accept(
@@ -260,26 +267,23 @@ fn padding(arch: &dyn Arch, end: u64, snapshot: &Snapshot) -> u64 {
     }
     let next = snapshot.symbols.next_address(end).unwrap_or(end);
     let len = next.saturating_sub(end).min(PADDING_MAX);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    if len > 0 && snapshot.read(end, &mut bytes) && arch.diff().is_padding(&bytes) {
-        len
-    } else {
-        0
-    }
+    let mut buffer = [0; PADDING_MAX as usize];
+    let bytes = buffer.get_mut(..len as usize).unwrap_or_default();
+    if len > 0 && snapshot.read(end, bytes) && arch.diff().is_padding(bytes) { len } else { 0 }
 }
 
-/// What was learned about global symbols must be what the kernel's own list says.
+/// What this unit taught about global symbols must be what the kernel's own list says.
 fn agree_with_list(
     matched: &UnitMatch,
-    globals: &Globals,
+    globals: &mut Globals,
     snapshot: &Snapshot,
 ) -> Result<(), Refusal> {
-    for (name, taught) in &globals.0 {
-        let listed = snapshot.addresses(name);
+    for (name, taught) in globals.take_fresh() {
+        let listed = snapshot.addresses(&name);
         if !listed.is_empty() && !listed.contains(&taught.value) {
             return Err(Refusal::Disagree {
-                symbol: name.clone(),
-                first: (taught.by.clone(), taught.value),
+                symbol: name,
+                first: (taught.by, taught.value),
                 second: (
                     format!("the kernel's symbol list, while matching {}", matched.name),
                     listed.first().copied().unwrap_or(0),
