@@ -90,6 +90,7 @@ pub(crate) fn run(
     kernel::before(&tree, &objects, jobs, &mut note)?;
     phases.end("pre");
     let builds = tree.directory("build")?;
+    let _visit = cache::visit(&builds)?;
     let overlay = Overlay::new(&builds, &tree.source(), patched.files(), &objects)?;
     let compiled = kernel::units(&tree, &objects, &overlay, jobs, &mut note)?;
     drop(overlay);

@@ -79,8 +79,31 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Removes what killed processes left behind: the temporary files and directories of a directory
-/// that this process holds the lock of.
+/// Held while temporary files are made in a directory. Whoever finds nobody else there removes what
+/// killed processes have left behind.
+pub(crate) fn visit(directory: &Path) -> Result<Lock> {
+    create(directory)?;
+    let path = directory.join(".visitors");
+    let failed = || format!("cannot lock {}", path.display());
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(failed)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        sweep(directory);
+    }
+    loop {
+        match flock(&file, FlockOperation::LockShared) {
+            Ok(()) => return Ok(Lock { _file: file }),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error).with_context(failed),
+        }
+    }
+}
+
+/// Removes the temporary files and directories of a directory that nobody else uses.
 pub(crate) fn sweep(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(".splice-") {
@@ -116,6 +139,19 @@ mod tests {
         let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().flatten().collect();
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].file_name(), "keep");
+    }
+
+    #[test]
+    fn only_a_lone_visitor_sweeps() {
+        let directory = tempfile::tempdir().unwrap();
+        let left = directory.path().join(".splice-left");
+        let first = visit(directory.path()).unwrap();
+        std::fs::write(&left, "").unwrap();
+        let second = visit(directory.path()).unwrap();
+        assert!(left.exists(), "it may be the first visitor's");
+        drop((first, second));
+        let _third = visit(directory.path()).unwrap();
+        assert!(!left.exists());
     }
 
     #[test]

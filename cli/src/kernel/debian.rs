@@ -79,33 +79,41 @@ pub(super) fn newest() -> Result<String> {
     all.pop().map(|kernel| kernel.release).context("apt offers no kernel")
 }
 
-/// Fetches and unpacks source, configuration and headers of a release below `root`.
-pub(super) fn unpack(release: &str, root: &Path, note: &mut dyn FnMut(&str)) -> Result<Parts> {
+/// What is known once a release's headers are unpacked.
+pub(super) struct Headers {
+    /// What the source is to be configured with.
+    pub(super) parts: Parts,
+    source: String,
+    version: String,
+}
+
+/// Fetches and unpacks configuration and headers of a release below `root`.
+pub(super) fn headers(release: &str, root: &Path, note: &mut dyn FnMut(&str)) -> Result<Headers> {
     let source = source_package(release)?;
     let headers = format!("linux-headers-{release}");
     let offers = packages::offers(&[&source, &headers])?;
     let of = |package: &str| offers.get(package).cloned().unwrap_or_default();
     let (sources, all) = (of(&source), of(&headers));
-    let Some(version) = all.iter().find(|version| sources.contains(version)) else {
+    let Some(version) = all.into_iter().find(|version| sources.contains(version)) else {
         bail!(
             "apt does not offer {headers} and {source} in one version (headers: {}; source: {}); \
              run apt-get update as root, or use --source and --config",
-            listed(&all),
+            listed(&of(&headers)),
             listed(&sources)
         );
     };
     let store = cache::directory("packages")?;
     let place = root.join("headers");
-    unpack_headers(&store, &place, &headers, version, note)?;
-    unpack_source(&store, root, &source, version, note)?;
+    unpack_headers(&store, &place, &headers, &version, note)?;
     let directory = PathBuf::from("headers/usr/src").join(&headers);
-    Ok(Parts {
+    let parts = Parts {
         release: Some(release.to_owned()),
         config: root.join(&directory).join(".config"),
         symvers: None,
         headers: directory,
         origin: format!("{source} and {headers}, version {version}"),
-    })
+    };
+    Ok(Headers { parts, source, version })
 }
 
 fn listed(versions: &[String]) -> String {
@@ -148,14 +156,10 @@ fn unpack_headers(
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn unpack_source(
-    store: &Path,
-    root: &Path,
-    package: &str,
-    version: &str,
-    note: &mut dyn FnMut(&str),
-) -> Result<()> {
-    let file = packages::fetch(store, package, version, note)?;
+/// Fetches and unpacks the source that belongs to these headers below `root`.
+pub(super) fn source(headers: &Headers, root: &Path, note: &mut dyn FnMut(&str)) -> Result<()> {
+    let package = &headers.source;
+    let file = packages::fetch(&cache::directory("packages")?, package, &headers.version, note)?;
     note("unpacking the source");
     let work = root.join(".package");
     packages::unpack(&file, &work)?;

@@ -10,6 +10,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use super::cache;
+
 /// The versions of each package that apt offers, newest first, with one look at apt's lists.
 pub fn offers<S: AsRef<str>>(packages: &[S]) -> Result<BTreeMap<String, Vec<String>>> {
     let output = Command::new("apt-cache")
@@ -125,6 +127,7 @@ pub fn fetch(
         return Ok(place);
     }
     note(&format!("fetching {package} {version} ({} MB)", record.size / 1_000_000));
+    let _visit = cache::visit(directory)?;
     let work = tempfile::Builder::new().prefix(".splice-").tempdir_in(directory)?;
     let mut apt = Command::new("apt-get");
     if rustix::process::geteuid().is_root() {

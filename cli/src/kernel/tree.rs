@@ -327,105 +327,140 @@ pub(crate) fn prepare(
         std::fs::remove_dir_all(&root)
             .with_context(|| format!("cannot remove {}", root.display()))?;
     }
-    let source = root.join("source");
-    cache::create(&source)?;
-    let parts = match &wish.origin {
-        Origin::Packages => debian::unpack(&release, &root, note)?,
+    cache::create(&root.join("source"))?;
+    let made =
+        make_ready(arch, wish, &release, &root, note).and_then(|tree| publish(tree, &kernels));
+    if made.is_err() {
+        // It is of no use to anybody, and the next one begins anew.
+        let _ = std::fs::remove_dir_all(&root);
+    }
+    made
+}
+
+fn make_ready(
+    arch: &'static dyn Arch,
+    wish: &Wish<'_>,
+    release: &str,
+    root: &Path,
+    note: &mut dyn FnMut(&str),
+) -> Result<Tree> {
+    // The compiler is looked at before anything that takes long.
+    match &wish.origin {
+        Origin::Packages => {
+            let headers = debian::headers(release, root, note)?;
+            let ready = Ready::new(arch, wish, root, &headers.parts)?;
+            debian::source(&headers, root, note)?;
+            ready.configure(wish.jobs, note)
+        }
         Origin::Given { source: given, config, symvers } => {
-            note("copying the source");
-            packages::run(
-                Command::new("cp")
-                    .args(["-a", "--reflink=auto", "--no-preserve=ownership"])
-                    .arg(given.join("."))
-                    .arg(&source),
-            )?;
-            Parts {
+            let parts = Parts {
                 release: wish.release.map(str::to_owned),
                 config: (*config).to_owned(),
                 symvers: symvers.map(Path::to_owned),
                 headers: PathBuf::from("source"),
                 origin: given.display().to_string(),
-            }
+            };
+            let ready = Ready::new(arch, wish, root, &parts)?;
+            note("copying the source");
+            packages::run(
+                Command::new("cp")
+                    .args(["-a", "--reflink=auto", "--no-preserve=ownership"])
+                    .arg(given.join("."))
+                    .arg(root.join("source")),
+            )?;
+            ready.configure(wish.jobs, note)
         }
-    };
-    let tree = configure(arch, wish, &root, parts, note)?;
-    publish(tree, &kernels)
+    }
 }
 
-/// Configures an unpacked source and builds what compiling a unit needs.
-fn configure(
-    arch: &'static dyn Arch,
-    wish: &Wish<'_>,
-    root: &Path,
-    parts: Parts,
-    note: &mut dyn FnMut(&str),
-) -> Result<Tree> {
-    let config = std::fs::read_to_string(&parts.config)
-        .with_context(|| format!("cannot read {}", parts.config.display()))?;
-    let before = options(&config);
-    let wanted = before.get("CONFIG_CC_VERSION_TEXT").map_or("", |text| unquoted(text));
-    ensure!(!wanted.is_empty(), "{} does not name the compiler", parts.config.display());
-    let (cc, cross) = compiler(arch, wanted, wish.any_compiler)?;
-    let mut tree = Tree {
-        root: root.to_owned(),
-        facts: Facts {
-            layout: LAYOUT,
-            release: parts.release.unwrap_or_default(),
-            arch: arch.name().to_owned(),
-            compiler: wanted.to_owned(),
-            origin: parts.origin,
-            headers: parts.headers,
-            cc,
-            cross,
-        },
-        kernel_arch: arch.kernel_arch(),
-        source_arch: arch.source_arch(),
+/// A tree whose configuration and compiler are known.
+struct Ready {
+    tree: Tree,
+    config: String,
+    symvers: Option<PathBuf>,
+}
+
+impl Ready {
+    fn new(arch: &'static dyn Arch, wish: &Wish<'_>, root: &Path, parts: &Parts) -> Result<Self> {
+        let config = std::fs::read_to_string(&parts.config)
+            .with_context(|| format!("cannot read {}", parts.config.display()))?;
+        let options = options(&config);
+        let wanted = options.get("CONFIG_CC_VERSION_TEXT").map_or("", |text| unquoted(text));
+        ensure!(!wanted.is_empty(), "{} does not name the compiler", parts.config.display());
+        let (cc, cross) = compiler(arch, wanted, wish.any_compiler)?;
+        let tree = Tree {
+            root: root.to_owned(),
+            facts: Facts {
+                layout: LAYOUT,
+                release: parts.release.clone().unwrap_or_default(),
+                arch: arch.name().to_owned(),
+                compiler: wanted.to_owned(),
+                origin: parts.origin.clone(),
+                headers: parts.headers.clone(),
+                cc,
+                cross,
+            },
+            kernel_arch: arch.kernel_arch(),
+            source_arch: arch.source_arch(),
+        };
+        Ok(Self { tree, config, symvers: parts.symvers.clone() })
+    }
+
+    /// Configures the unpacked source and builds what compiling a unit needs.
+    fn configure(self, jobs: usize, note: &mut dyn FnMut(&str)) -> Result<Tree> {
+        let Self { mut tree, config, symvers } = self;
+        let source = tree.source();
+        let run =
+            |words: &[&str]| packages::run(tree.make(&source).args(words).arg(format!("-j{jobs}")));
+        if source.join("include/generated/autoconf.h").exists() {
+            note("cleaning the copy of the source");
+            run(&["mrproper"])?;
+        }
+        let before = options(&config);
+        pahole(&tree.root, &before)?;
+        std::fs::write(source.join(".config"), &config).context("cannot write to the cache")?;
+        note("configuring");
+        run(&["olddefconfig"])?;
+        let now = std::fs::read_to_string(source.join(".config")).context("no configuration")?;
+        let now = options(&now);
+        let mut changed: Vec<&str> = before
+            .iter()
+            .filter(|(name, value)| now.get(*name) != Some(value))
+            .map(|(name, _)| *name)
+            .chain(now.keys().filter(|name| !before.contains_key(*name)).copied())
+            .filter(|name| *name != "CONFIG_CC_VERSION_TEXT")
+            .collect();
+        if !changed.is_empty() {
+            changed.truncate(8);
+            note(&format!("the configuration is not taken as it is: {} …", changed.join(", ")));
+        }
+        note("building what compiling a unit needs");
+        run(&["modules_prepare"])?;
+        if let Some(symvers) = symvers {
+            std::fs::copy(&symvers, source.join("Module.symvers"))
+                .with_context(|| format!("cannot copy {}", symvers.display()))?;
+        }
+        if tree.facts.release.is_empty() {
+            let output = tree.make(&source).args(["-s", "kernelrelease"]).output()?;
+            tree.facts.release = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            ensure!(!tree.facts.release.is_empty(), "the source does not say its release");
+        }
+        Ok(tree)
+    }
+}
+
+/// The configuration says which pahole there was, and some structures depend on that; objects do
+/// not. So there is one that only tells its version.
+fn pahole(root: &Path, options: &BTreeMap<&str, &str>) -> Result<()> {
+    let Some(version) = options.get("CONFIG_PAHOLE_VERSION").filter(|v| v.len() == 3) else {
+        return Ok(());
     };
-    let source = tree.source();
-    let run = |words: &[&str]| {
-        let jobs = format!("-j{}", wish.jobs);
-        packages::run(tree.make(&source).args(words).arg(jobs))
-    };
-    if source.join("include/generated/autoconf.h").exists() {
-        note("cleaning the copy of the source");
-        run(&["mrproper"])?;
-    }
-    // The configuration says that pahole was there; some structures depend on it, objects do not.
-    if let Some(version) = before.get("CONFIG_PAHOLE_VERSION").filter(|v| v.len() == 3) {
-        let (major, minor) = version.split_at(1);
-        let script = format!("#!/bin/sh\necho v{major}.{minor}\n");
-        let path = root.join("pahole");
-        std::fs::write(&path, script).context("cannot write to the cache")?;
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-    }
-    std::fs::write(source.join(".config"), &config).context("cannot write to the cache")?;
-    note("configuring");
-    run(&["olddefconfig"])?;
-    let now = std::fs::read_to_string(source.join(".config")).context("no configuration")?;
-    let now = options(&now);
-    let mut changed: Vec<&str> = before
-        .iter()
-        .filter(|(name, value)| now.get(*name) != Some(value))
-        .map(|(name, _)| *name)
-        .chain(now.keys().filter(|name| !before.contains_key(*name)).copied())
-        .filter(|name| *name != "CONFIG_CC_VERSION_TEXT")
-        .collect();
-    if !changed.is_empty() {
-        changed.truncate(8);
-        note(&format!("the configuration is not taken as it is: {} …", changed.join(", ")));
-    }
-    note("building what compiling a unit needs");
-    run(&["modules_prepare"])?;
-    if let Some(symvers) = parts.symvers {
-        std::fs::copy(&symvers, source.join("Module.symvers"))
-            .with_context(|| format!("cannot copy {}", symvers.display()))?;
-    }
-    if tree.facts.release.is_empty() {
-        let output = tree.make(&source).args(["-s", "kernelrelease"]).output()?;
-        tree.facts.release = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        ensure!(!tree.facts.release.is_empty(), "the source does not say its release");
-    }
-    Ok(tree)
+    let (major, minor) = version.split_at(1);
+    let path = root.join("pahole");
+    std::fs::write(&path, format!("#!/bin/sh\necho v{major}.{minor}\n"))
+        .context("cannot write to the cache")?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .context("cannot write to the cache")
 }
 
 /// The tree is ready from now on.
