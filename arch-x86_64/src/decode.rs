@@ -61,11 +61,27 @@ impl Decoded {
         Decoded { insns }
     }
 
+    /// The instructions, in order.
+    pub(crate) fn all(&self) -> &[Insn] {
+        &self.insns
+    }
+
     /// The instruction that covers `offset`, if those bytes are one.
     pub(crate) fn covering(&self, offset: u64) -> Option<Insn> {
         let after = self.insns.partition_point(|i| i.start <= offset);
         let insn = *self.insns.get(after.checked_sub(1)?)?;
         (!insn.invalid && offset < insn.end()).then_some(insn)
+    }
+}
+
+/// What a relative branch does, whatever its size and distance: its opcode in the short form.
+pub(crate) fn branch_kind(bytes: &[u8]) -> Option<u8> {
+    // SDM volume 2, appendix A: 70+cc and 0F 80+cc, EB and E9, E8.
+    match bytes {
+        [short @ (0x70..=0x7f | 0xeb | 0xe8 | 0xe0..=0xe3), ..] => Some(*short),
+        [0xe9, ..] => Some(0xeb),
+        [0x0f, near @ 0x80..=0x8f, ..] => Some(near - 0x10),
+        _ => None,
     }
 }
 
