@@ -72,12 +72,6 @@ pub fn run(cycles: usize) -> Result<()> {
         at(0.99),
         at(1.0)
     );
-    for (name, last) in counted.last().into_iter().flatten() {
-        let all: Vec<u64> = counted.iter().map(|c| c.get(name).copied().unwrap_or(0)).collect();
-        if all.first().is_some_and(|first| first + 20 < *last) {
-            eprintln!("DBG {name} {all:?}");
-        }
-    }
     ensure!(grown.is_empty(), "memory leaks: {}", grown.join(", "));
     println!("no slab cache grew with the cycles; no warning; every module unloaded");
     guest.machine.power_off()
