@@ -7,6 +7,7 @@ use splice_core::arch::Arch;
 use crate::args::PrepareArgs;
 use crate::exit::Failure;
 use crate::kernel::{self, Origin, Wish};
+use crate::link;
 use crate::output::Output;
 use crate::progress::Step;
 
@@ -41,10 +42,13 @@ pub(crate) fn run(
         jobs: jobs(args.jobs),
     };
     let step = Step::new("looking");
-    let (tree, made) = kernel::prepare(arch, &wish, &mut |text| {
+    let mut note = |text: &str| {
         step.at(text);
         output.detail(text);
-    })?;
+    };
+    let (tree, made) = kernel::prepare(arch, &wish, &mut note)?;
+    // Every update for this kernel holds it.
+    link::core(&tree, &mut note)?;
     drop(step);
     let facts = &tree.facts;
     let prepared = Prepared {

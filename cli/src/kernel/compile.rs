@@ -16,7 +16,7 @@ use crate::exit::{Exit, Failure};
 
 /// What is added to the kernel's flags: a section for each function and object, so that each can be
 /// compared and moved by itself.
-const FLAGS: &str = "-ffunction-sections -fdata-sections";
+pub(super) const FLAGS: &str = "KCFLAGS=-ffunction-sections -fdata-sections";
 
 /// A unit, compiled twice, without debug sections.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ pub(crate) fn before(
     let source = tree.source();
     let output = tree
         .make(&source)
-        .arg(format!("KCFLAGS={FLAGS}"))
+        .arg(FLAGS)
         .arg(format!("-j{jobs}"))
         .args(&missing)
         .output()

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use splice_core::arch::Arch;
 
-use super::{cache, debian, packages};
+use super::{cache, compile, debian, packages};
 use crate::exit::{Exit, Failure};
 
 const FACTS: &str = "tree.json";
@@ -410,8 +410,11 @@ impl Ready {
     fn configure(self, jobs: usize, note: &mut dyn FnMut(&str)) -> Result<Tree> {
         let Self { mut tree, config, symvers } = self;
         let source = tree.source();
-        let run =
-            |words: &[&str]| packages::run(tree.make(&source).args(words).arg(format!("-j{jobs}")));
+        let run = |words: &[&str]| {
+            // With the flags for units already, or the first unit would build all of this again.
+            let mut make = tree.make(&source);
+            packages::run(make.args(words).arg(compile::FLAGS).arg(format!("-j{jobs}")))
+        };
         if source.join("include/generated/autoconf.h").exists() {
             note("cleaning the copy of the source");
             run(&["mrproper"])?;
