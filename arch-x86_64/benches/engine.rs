@@ -23,7 +23,7 @@ use std::process::Command;
 use criterion::{Criterion, Throughput};
 use object::{Object, ObjectSection};
 use splice_arch_x86_64 as _;
-use splice_core::arch::{Arch, by_name};
+use splice_core::arch::{Arch, Code, by_name};
 use splice_core::diff::diff_units;
 use splice_core::runpre::{Kallsyms, RawDump, Snapshot, check};
 use splice_core::unit::Unit;
@@ -296,6 +296,15 @@ fn main() {
     });
     diff.bench_function("one changed", |b| {
         b.iter(|| diff_units(arch, black_box(&pre), black_box(&changed)).unwrap());
+    });
+    // A function as large as the kernel's largest, of which the last instruction changed.
+    let before = vec![0x90; 64 << 10];
+    let after = [&before[1..], &[0xc3]].concat();
+    let [before, after] =
+        [&before, &after].map(|bytes| Code { name: "f", bytes, relocs: &[], entries: &[] });
+    diff.throughput(Throughput::Bytes(before.bytes.len() as u64));
+    diff.bench_function("large function", |b| {
+        b.iter(|| arch.diff().compare(black_box(&before), black_box(&after)).unwrap());
     });
     diff.finish();
 
