@@ -129,6 +129,9 @@ pub(crate) struct CreateArgs {
     /// What it is, in a line; by default the first patch's subject.
     #[arg(long, value_name = "TEXT")]
     pub(crate) description: Option<String>,
+    /// Replace this function although some thread is always in it as a rule; may be repeated.
+    #[arg(long, value_name = "FUNCTION")]
+    pub(crate) accept: Vec<String>,
     /// Build even if a header reaches more than 200 units.
     #[arg(long)]
     pub(crate) wide: bool,

@@ -112,6 +112,7 @@ pub(crate) fn run(
         let all = Globals { exported: &exported, touched: &touched };
         parts.push(part(arch, owner, number, &id, units, &all, &mut numbering)?);
     }
+    quiescence(arch, &parts, &args.accept)?;
     phases.end("extract");
 
     note("linking");
@@ -374,6 +375,28 @@ fn part(
         part.pre.push((pre, unit.bytes.clone()));
     }
     Ok(part)
+}
+
+/// Refuses functions that are never left, but for those that the user insists on.
+fn quiescence(arch: &dyn Arch, parts: &[Part], accepted: &[String]) -> Result<(), Failure> {
+    let objections: Vec<Objection> = parts
+        .iter()
+        .flat_map(|part| &part.target.functions)
+        .filter(|function| function.change == Change::Changed)
+        .filter(|function| !accepted.contains(&function.name))
+        .filter_map(|function| {
+            let why = plan::never_quiescent(arch, &function.name)?;
+            Some(Objection {
+                what: function.name.clone(),
+                why: format!("{why}, so it could hardly ever be replaced"),
+                way_out: format!(
+                    "make the change in what it calls; or say --accept {} if you know better",
+                    function.name
+                ),
+            })
+        })
+        .collect();
+    if objections.is_empty() { Ok(()) } else { Err(refuse(&objections)) }
 }
 
 fn report(
