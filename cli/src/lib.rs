@@ -28,6 +28,8 @@ use exit::{Exit, Failure};
 use output::Output;
 
 // Naming a backend's crate is what registers it.
+#[cfg(feature = "aarch64")]
+use splice_arch_aarch64 as _;
 #[cfg(feature = "x86_64")]
 use splice_arch_x86_64 as _;
 
@@ -96,6 +98,9 @@ mod tests {
     #[test]
     fn the_registry_holds_what_was_compiled_in() {
         let mut expected: Vec<&str> = Vec::new();
+        if cfg!(feature = "aarch64") {
+            expected.push("aarch64");
+        }
         if cfg!(feature = "x86_64") {
             expected.push("x86_64");
         }

@@ -7,6 +7,7 @@ use object::elf::{SHF_MERGE, STB_GLOBAL, STB_WEAK};
 
 use super::unit::UnitMatch;
 use super::{Refusal, Snapshot, VMLINUX};
+use crate::arch::{KernelView, Partial};
 use crate::unit::{SymbolPlace, Unit};
 use crate::update::{NeededSymbol, Place, Target};
 
@@ -117,6 +118,80 @@ impl Fact<'_> {
             && let Some(slot @ None) = sections.0.get_mut(index)
         {
             *slot = Some(Taught { value, by: by.to_owned() });
+        }
+    }
+}
+
+/// What part of a symbol's value says. It teaches nothing, but must not contradict what is known.
+#[derive(Debug, Clone)]
+pub(super) struct Hint {
+    global: Option<String>,
+    /// A section, and what is added to its address to get the symbol's value.
+    section: Option<(usize, u64)>,
+    partial: Partial,
+    by: String,
+}
+
+/// Turns a part of a symbol's value into what it says; the limits are those of [`fact`].
+pub(super) fn hint(unit: &Unit, partial: &Partial, by: &str) -> Hint {
+    let whole = fact(unit, partial.key, 0);
+    Hint {
+        global: whole.global.map(|(name, _)| name.to_owned()),
+        section: whole.section.map(|(index, value)| (index, value.wrapping_neg())),
+        partial: *partial,
+        by: by.to_owned(),
+    }
+}
+
+impl Hint {
+    fn holds(&self, value: u64) -> bool {
+        let Partial { bias, known, value: bits, .. } = self.partial;
+        value.wrapping_add(bias) & known == bits
+    }
+
+    /// Whether it contradicts what is known: the name, and what is known.
+    pub(super) fn contradicts(
+        &self,
+        unit: &Unit,
+        sections: &Sections,
+        globals: &Globals,
+    ) -> Option<(String, Taught)> {
+        if let Some(name) = &self.global
+            && let Some(known) = globals.known.get(name)
+            && !self.holds(known.value)
+        {
+            return Some((name.clone(), known.clone()));
+        }
+        if let Some((index, offset)) = &self.section
+            && let Some(known) = sections.get(*index)
+            && !self.holds(known.value.wrapping_add(*offset))
+        {
+            let name = unit.sections.get(*index).map_or("", |s| s.name.as_str());
+            return Some((name.to_owned(), known.clone()));
+        }
+        None
+    }
+
+    /// The refusal for a contradiction.
+    pub(super) fn refusal(&self, symbol: String, known: Taught) -> Refusal {
+        let Partial { bias, known: bits, value, .. } = self.partial;
+        // A value that the part allows: the known one with the bits exchanged.
+        let mine = (known.value.wrapping_add(bias) & !bits | value).wrapping_sub(bias);
+        Refusal::Disagree {
+            symbol,
+            first: (known.by, known.value),
+            second: (self.by.clone(), mine),
+        }
+    }
+
+    /// Whether the kernel's list has the symbol, but only where the part does not allow it: one
+    /// of the places that it has.
+    pub(super) fn not_listed(&self, snapshot: &Snapshot) -> Option<(String, u64)> {
+        let name = self.global.as_ref()?;
+        let listed = snapshot.addresses(name);
+        match listed.first() {
+            Some(first) if !listed.iter().any(|v| self.holds(*v)) => Some((name.clone(), *first)),
+            _ => None,
         }
     }
 }

@@ -5,7 +5,7 @@
 use object::elf::STB_WEAK;
 use rayon::prelude::*;
 
-use super::learn::{Fact, Globals, Sections, Taught, fact};
+use super::learn::{Fact, Globals, Hint, Sections, Taught, fact, hint};
 use super::locate::{Candidates, Place, candidates, is_kept};
 use super::{FunctionReport, MismatchReport, Refusal, RuleTotal, Snapshot, Unproven};
 use crate::arch::{Arch, KernelView};
@@ -29,6 +29,8 @@ pub(super) struct UnitMatch {
     pub(super) learned: usize,
     /// Section addresses.
     sections: Sections,
+    /// Parts of symbol values: held against everything that is known in the end.
+    hints: Vec<Hint>,
     /// For each symbol: its section and its offset there.
     places: Vec<Option<(usize, u64)>>,
 }
@@ -72,6 +74,7 @@ pub(super) fn match_unit(
         rules: Vec::new(),
         learned: 0,
         sections: Sections::new(unit.sections.len()),
+        hints: Vec::new(),
         places: unit
             .symbols
             .iter()
@@ -93,6 +96,7 @@ pub(super) fn match_unit(
     matched.functions.sort_by_key(|f| f.symbol);
     matched.unproven.sort_by(|a, b| a.function.cmp(&b.function));
     matched.rules.sort();
+    hints_hold(unit, &matched, globals, snapshot)?;
     agree_with_list(&matched, globals, snapshot)?;
     Ok(matched)
 }
@@ -167,8 +171,12 @@ fn decide(
             if several {
                 let span = candidate.span;
                 candidate.places.retain(|place| {
+                    let sections = &matched.sections;
                     facts(unit, span, place)
-                        .all(|f| f.contradicts(unit, &matched.sections, globals).is_none())
+                        .all(|f| f.contradicts(unit, sections, globals).is_none())
+                        && hints(unit, span, place)
+                            .iter()
+                            .all(|h| h.contradicts(unit, sections, globals).is_none())
                 });
             }
             match candidate.places.len() {
@@ -221,6 +229,31 @@ fn facts<'u>(unit: &'u Unit, span: SpanId, place: &Place) -> impl Iterator<Item 
     own.into_iter().chain(place.learned.iter().map(|l| fact(unit, l.key, l.value)))
 }
 
+/// The parts of symbol values that a place gives.
+fn hints(unit: &Unit, span: SpanId, place: &Place) -> Vec<Hint> {
+    let by = unit.spans.get(span).map_or("", |s| s.name.as_str());
+    place.partial.iter().map(|p| hint(unit, p, by)).collect()
+}
+
+/// Parts of symbol values must fit what is known, and what the kernel's own list says.
+fn hints_hold(
+    unit: &Unit,
+    matched: &UnitMatch,
+    globals: &Globals,
+    snapshot: &Snapshot,
+) -> Result<(), Refusal> {
+    for hint in &matched.hints {
+        if let Some((symbol, known)) = hint.contradicts(unit, &matched.sections, globals) {
+            return Err(hint.refusal(symbol, known));
+        }
+        if let Some((symbol, value)) = hint.not_listed(snapshot) {
+            let by = "the kernel's symbol list".to_owned();
+            return Err(hint.refusal(symbol, Taught { value, by }));
+        }
+    }
+    Ok(())
+}
+
 fn accept(
     arch: &dyn Arch,
     unit: &Unit,
@@ -243,6 +276,7 @@ fn accept(
         }
         fact.teach(&function.name, &mut matched.sections, globals);
     }
+    matched.hints.extend(hints(unit, span, &place));
     matched.learned += place.learned.len();
     for rule in &place.rules {
         RuleTotal::add(&mut matched.rules, rule);

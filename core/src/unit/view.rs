@@ -194,15 +194,19 @@ impl Unit {
             let Target::Span { id: to, offset } = self.resolve(reloc.symbol, reloc.addend) else {
                 continue;
             };
-            let payload = self
-                .spans
-                .get(to)
-                .and_then(|s| self.special(s.section))
-                .is_some_and(|r| r.role == Role::Payload);
-            if payload {
-                let target = self.spans.get(to)?;
+            let target = self.spans.get(to)?;
+            let payload = self.special(target.section).is_some_and(|r| r.role == Role::Payload);
+            // A replacement may lie behind the function, in its own section.
+            let function = self.spans.get(code)?;
+            let behind = target.kind == SpanKind::Anonymous
+                && target.section == function.section
+                && self.is_code(target);
+            if payload || behind {
                 entry.replacement =
                     Some((target.name.as_str(), self.bytes_of(target), self.code_relocs(to)));
+                if behind {
+                    entry.target = target.offset.checked_sub(function.offset);
+                }
             } else if to == code {
                 entry.target = u64::try_from(offset).ok();
             }
