@@ -87,8 +87,7 @@ fn paired(context: &Context<'_>, pre: SpanId, post: SpanId, span: &Span, diff: &
         });
         return;
     }
-    let writable =
-        unit.sections.get(span.section).is_some_and(|s| s.flags & u64::from(SHF_WRITE.0) != 0);
+    let writable = unit.sections.get(span.section).is_some_and(|s| s.flags & SHF_WRITE.0 != 0);
     let (why, way_out) = if before.size != span.size {
         (
             format!("its size changed from {} to {} bytes", before.size, span.size),
@@ -128,8 +127,8 @@ fn unnamed(context: &Context<'_>, referred: &BTreeSet<SpanId>, diff: &mut UnitDi
         let mut all: BTreeMap<String, Vec<SpanId>> = BTreeMap::new();
         for (id, span) in unit.spans.iter().enumerate() {
             let Some(section) = unit.sections.get(span.section) else { continue };
-            let data = section.flags & u64::from(SHF_ALLOC.0) != 0
-                && section.flags & u64::from(SHF_EXECINSTR.0) == 0
+            let data = section.flags & SHF_ALLOC.0 != 0
+                && section.flags & SHF_EXECINSTR.0 == 0
                 && section.sh_type != SHT_NOBITS.0;
             if span.kind == SpanKind::Anonymous && data && unit.special(span.section).is_none() {
                 all.entry(names::base(&section.name).to_owned()).or_default().push(id);

@@ -51,7 +51,7 @@ fn parent_name(name: &str) -> Option<&str> {
         }
     }
     let (start, end) = name.rsplit_once(".cold")?;
-    let numbered = end.strip_prefix('.').is_some_and(|n| is_number(n));
+    let numbered = end.strip_prefix('.').is_some_and(is_number);
     (end.is_empty() || numbered).then_some(start)
 }
 

@@ -162,7 +162,7 @@ impl Sides<'_> {
         unit.spans
             .get(id)
             .and_then(|s| unit.sections.get(s.section))
-            .is_some_and(|s| s.flags & u64::from(SHF_WRITE.0) != 0)
+            .is_some_and(|s| s.flags & SHF_WRITE.0 != 0)
     }
 }
 

@@ -353,7 +353,7 @@ impl Selector<'_, '_> {
             return Ok(None);
         }
         let section = post.sections.get(span.section);
-        let merges = section.is_some_and(|s| s.flags & u64::from(SHF_MERGE.0) != 0);
+        let merges = section.is_some_and(|s| s.flags & SHF_MERGE.0 != 0);
         if merges || matches!(span.kind, SpanKind::String | SpanKind::Constant) {
             return Ok(None);
         }

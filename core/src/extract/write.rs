@@ -67,8 +67,7 @@ fn lay_out(post: &Unit, selection: &Selection) -> Result<Vec<Out>, String> {
                 outs.push(Out {
                     name: section.name.clone(),
                     sh_type: section.sh_type,
-                    flags: section.flags
-                        & !u64::from(SHF_GROUP.0 | SHF_LINK_ORDER.0 | SHF_INFO_LINK.0),
+                    flags: section.flags & !(SHF_GROUP.0 | SHF_LINK_ORDER.0 | SHF_INFO_LINK.0),
                     align: piece_align(section.align, span.offset, shared),
                     entsize: section.entsize,
                     size: 0,

@@ -48,7 +48,7 @@ pub(super) fn fact(unit: &Unit, key: u32, value: u64) -> Fact {
     }
     if let SymbolPlace::Section(index) = symbol.place
         && symbol.binding != STB_WEAK.0
-        && unit.sections.get(index).is_some_and(|s| s.flags & u64::from(SHF_MERGE.0) == 0)
+        && unit.sections.get(index).is_some_and(|s| s.flags & SHF_MERGE.0 == 0)
     {
         fact.section = Some((index, value.wrapping_sub(symbol.value)));
     }

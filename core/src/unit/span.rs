@@ -86,7 +86,7 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
     let mut by_section = Vec::new();
     for (index, (section, starts)) in unit.sections.iter().zip(starts).enumerate() {
         let first = spans.len();
-        if section.flags & u64::from(SHF_ALLOC.0) != 0 {
+        if section.flags & SHF_ALLOC.0 != 0 {
             let special = unit.special.get(index).copied().flatten();
             match special {
                 Some(row) if row.role == Role::Dropped => {}
@@ -127,7 +127,7 @@ fn payload_boundaries(arch: &dyn Arch, unit: &Unit) -> Vec<Vec<u64>> {
             continue;
         }
         let special = unit.special.get(from).copied().flatten().is_some();
-        let executable = section.flags & u64::from(SHF_EXECINSTR.0) != 0;
+        let executable = section.flags & SHF_EXECINSTR.0 != 0;
         let offsets = match (special, executable) {
             (true, false) => section.relocs.iter().map(|r| r.addend).collect(),
             (_, true) => target_offsets(arch, unit, section),
@@ -232,16 +232,16 @@ fn cut_ordinary(
     unit: &Unit,
 ) {
     let has = |flag: u64| section.flags & flag != 0;
-    if has(u64::from(SHF_MERGE.0)) && has(u64::from(SHF_STRINGS.0)) {
+    if has(SHF_MERGE.0) && has(SHF_STRINGS.0) {
         let bounds = string_boundaries(section);
         return cut_at(spans, index, section, &bounds, SpanKind::String);
     }
-    if has(u64::from(SHF_MERGE.0)) && section.entsize > 0 {
+    if has(SHF_MERGE.0) && section.entsize > 0 {
         let bounds: Vec<u64> =
             (0..section.size.div_ceil(section.entsize)).map(|n| n * section.entsize).collect();
         return cut_at(spans, index, section, &bounds, SpanKind::Constant);
     }
-    let executable = has(u64::from(SHF_EXECINSTR.0));
+    let executable = has(SHF_EXECINSTR.0);
     // At one place the strongest symbol names the span.
     starts.sort_by(|a, b| {
         a.value.cmp(&b.value).then(b.rank.cmp(&a.rank)).then(a.index.cmp(&b.index))

@@ -77,7 +77,7 @@ impl Unit {
 
     /// Whether a span's bytes are instructions.
     pub fn is_code(&self, span: &Span) -> bool {
-        self.sections.get(span.section).is_some_and(|s| s.flags & u64::from(SHF_EXECINSTR.0) != 0)
+        self.sections.get(span.section).is_some_and(|s| s.flags & SHF_EXECINSTR.0 != 0)
     }
 
     /// A section's symbol, with its index.
