@@ -54,12 +54,26 @@ fn the_engine_names_no_architecture() {
         let text = fs::read_to_string(&path).unwrap();
         for (number, line) in text.lines().enumerate() {
             let lower = line.to_lowercase();
-            if let Some(word) = WORDS.iter().find(|w| lower.contains(*w)) {
+            if let Some(word) = WORDS.iter().find(|w| begins_a_word(&lower, w)) {
                 wrong.push(format!("{}:{}: {word}", path.display(), number + 1));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Whether `word` stands in `line` other than inside a longer word ("noticed").
+fn begins_a_word(line: &str, word: &str) -> bool {
+    line.match_indices(word)
+        .any(|(at, _)| !line.get(..at).is_some_and(|b| b.ends_with(char::is_alphabetic)))
+}
+
+#[test]
+fn words_are_found_at_their_beginning_only() {
+    assert!(begins_a_word("see iced_x86", "iced"));
+    assert!(begins_a_word("r_x86_64", "x86"));
+    assert!(begins_a_word("unnoticed by iced", "iced"));
+    assert!(!begins_a_word("it went unnoticed", "iced"));
 }
 
 #[test]
