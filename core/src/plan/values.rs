@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::{expected_symbol, range_symbols, site_symbol};
 use crate::arch::{Arch, KernelView, check};
 use crate::runpre::{FunctionReport, Refusal, Report, Snapshot, TargetReport};
 use crate::unit::Unit;
@@ -38,8 +39,8 @@ pub fn plan(
             let entry = reported(found, function, function.pre_symbol, target)?;
             let unit = units.get(function.unit as usize);
             let (offset, expected, borrowed) = place(arch, unit, entry, snapshot)?;
-            values.symbols.insert(format!("splice_site_{site}"), entry.address + offset);
-            values.bytes.insert(format!("splice_expected_{site}"), expected);
+            values.symbols.insert(site_symbol(site), entry.address + offset);
+            values.bytes.insert(expected_symbol(site), expected);
             push_range(arch, &mut values, &mut range, entry, borrowed);
             for part in &function.pre_parts {
                 let part = reported(found, function, Some(*part), target)?;
@@ -111,7 +112,8 @@ fn push_range(
 ) {
     let (offset, len) = arch.stack().busy_range(part.size, borrowed);
     let start = part.address + offset;
-    values.symbols.insert(format!("splice_range_{range}"), start);
-    values.symbols.insert(format!("splice_range_end_{range}"), start + len);
+    let (first, end) = range_symbols(*range);
+    values.symbols.insert(first, start);
+    values.symbols.insert(end, start + len);
     *range += 1;
 }
