@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Comparing spans under a pairing: functions, their entries, and what they refer to.
 
-use crate::arch::{Arch, Verdict};
+use crate::arch::{Arch, Verdict, check};
 use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, Target, Unit};
 
 use super::{DiffError, Reason, pair};
@@ -63,8 +63,11 @@ impl<'a> Context<'a> {
         let verdict = self
             .pre
             .with_code(self.arch, pre, |before| {
-                self.post
-                    .with_code(self.arch, post, |after| self.arch.diff().compare(before, after))
+                self.post.with_code(self.arch, post, |after| {
+                    let verdict = self.arch.diff().compare(before, after)?;
+                    check::verdict(self.arch, before, after, &verdict)?;
+                    Ok(verdict)
+                })
             })??
             .map_err(|source| DiffError::Arch { unit: self.post.name.clone(), source })?;
         Ok(match verdict {
