@@ -43,43 +43,61 @@ fn lower_level(codes: &[&Code<'_>], f: &mut dyn FnMut(&[CodeV1<'_>])) {
 }
 
 fn lower_with(codes: &[&Code<'_>], below: &[CodeV1<'_>], f: &mut dyn FnMut(&[CodeV1<'_>])) {
-    let relocs: Vec<CodeRelocV1<'_>> = codes
-        .iter()
-        .flat_map(|c| c.relocs.iter().chain(c.entries.iter().flat_map(|e| e.relocs)))
-        .map(|r| CodeRelocV1 {
+    let (relocs, entries) = sizes(codes.iter().map(|c| {
+        let of_entries = c.entries.iter().map(|e| e.relocs.len()).sum::<usize>();
+        (c.relocs.len() + of_entries, c.entries.len())
+    }));
+    let mut relocs = Vec::with_capacity(relocs);
+    for code in codes {
+        lower_relocs(&mut relocs, code.relocs);
+        for entry in code.entries {
+            lower_relocs(&mut relocs, entry.relocs);
+        }
+    }
+    let (mut relocs, mut below) = (Shares { rest: &relocs }, below.iter());
+    let mut own = Vec::with_capacity(codes.len());
+    let mut entries = Vec::with_capacity(entries);
+    for code in codes {
+        own.push(relocs.next(code.relocs.len()));
+        for e in code.entries {
+            entries.push(EntryV1 {
+                section: RStr::from_str(e.section),
+                offset: e.offset,
+                data: RSlice::from_slice(e.data),
+                relocs: RSlice::from_slice(relocs.next(e.relocs.len())),
+                replacement: e.replacement.and_then(|_| below.next()),
+                target: e.target.into(),
+            });
+        }
+    }
+    let mut entries = Shares { rest: &entries };
+    let mut lowered = Vec::with_capacity(codes.len());
+    for (code, relocs) in codes.iter().zip(own) {
+        lowered.push(CodeV1 {
+            name: RStr::from_str(code.name),
+            bytes: RSlice::from_slice(code.bytes),
+            relocs: RSlice::from_slice(relocs),
+            entries: RSlice::from_slice(entries.next(code.entries.len())),
+        });
+    }
+    f(&lowered);
+}
+
+/// Sums of relocations and entries.
+fn sizes(counts: impl Iterator<Item = (usize, usize)>) -> (usize, usize) {
+    counts.fold((0, 0), |(relocs, entries), (r, e)| (relocs + r, entries + e))
+}
+
+fn lower_relocs<'a>(into: &mut Vec<CodeRelocV1<'a>>, relocs: &[CodeReloc<'a>]) {
+    for r in relocs {
+        into.push(CodeRelocV1 {
             offset: r.offset,
             addend: r.addend,
             symbol: RStr::from_str(r.symbol),
             r_type: r.r_type,
             key: r.key,
-        })
-        .collect();
-    let (mut relocs, mut below) = (Shares { rest: &relocs }, below.iter());
-    let mut own = Vec::with_capacity(codes.len());
-    let mut entries = Vec::new();
-    for code in codes {
-        own.push(relocs.next(code.relocs.len()));
-        entries.extend(code.entries.iter().map(|e| EntryV1 {
-            section: RStr::from_str(e.section),
-            offset: e.offset,
-            data: RSlice::from_slice(e.data),
-            relocs: RSlice::from_slice(relocs.next(e.relocs.len())),
-            replacement: e.replacement.and_then(|_| below.next()),
-            target: e.target.into(),
-        }));
+        });
     }
-    let mut entries = Shares { rest: &entries };
-    let lowered: Vec<CodeV1<'_>> = codes
-        .iter()
-        .zip(own)
-        .map(|(code, relocs)| CodeV1 {
-            name: RStr::from_str(code.name),
-            bytes: RSlice::from_slice(code.bytes),
-            relocs: RSlice::from_slice(relocs),
-            entries: RSlice::from_slice(entries.next(code.entries.len())),
-        })
-        .collect();
-    f(&lowered);
 }
 
 /// Hands `codes` to `f` as the engine's types.
@@ -100,49 +118,59 @@ fn raise_level(codes: &[&CodeV1<'_>], f: &mut dyn FnMut(&[Code<'_>])) {
 }
 
 fn raise_with(codes: &[&CodeV1<'_>], below: &[Code<'_>], f: &mut dyn FnMut(&[Code<'_>])) {
-    let relocs: Vec<CodeReloc<'_>> = codes
-        .iter()
-        .flat_map(|c| {
-            let entries = c.entries.as_slice().iter().flat_map(|e| e.relocs.as_slice());
-            c.relocs.as_slice().iter().chain(entries)
-        })
-        .map(|r| CodeReloc {
+    let (relocs, entries) = sizes(codes.iter().map(|c| {
+        let of_entries = c.entries.as_slice().iter().map(|e| e.relocs.len()).sum::<usize>();
+        (c.relocs.len() + of_entries, c.entries.len())
+    }));
+    let mut relocs = Vec::with_capacity(relocs);
+    for code in codes {
+        raise_relocs(&mut relocs, code.relocs.as_slice());
+        for entry in code.entries.as_slice() {
+            raise_relocs(&mut relocs, entry.relocs.as_slice());
+        }
+    }
+    let (mut relocs, mut below) = (Shares { rest: &relocs }, below.iter());
+    let mut own = Vec::with_capacity(codes.len());
+    let mut entries = Vec::with_capacity(entries);
+    for code in codes {
+        own.push(relocs.next(code.relocs.len()));
+        for e in code.entries.as_slice() {
+            entries.push(Entry {
+                section: e.section.as_str(),
+                offset: e.offset,
+                data: e.data.as_slice(),
+                relocs: relocs.next(e.relocs.len()),
+                replacement: e.replacement.and_then(|_| below.next()),
+                target: match e.target {
+                    ROption::RSome(target) => Some(target),
+                    ROption::RNone => None,
+                },
+            });
+        }
+    }
+    let mut entries = Shares { rest: &entries };
+    let mut raised = Vec::with_capacity(codes.len());
+    for (code, relocs) in codes.iter().zip(own) {
+        raised.push(Code {
+            name: code.name.as_str(),
+            bytes: code.bytes.as_slice(),
+            relocs,
+            entries: entries.next(code.entries.len()),
+        });
+    }
+    f(&raised);
+}
+
+fn raise_relocs<'a>(into: &mut Vec<CodeReloc<'a>>, relocs: &[CodeRelocV1<'a>]) {
+    for r in relocs {
+        into.push(CodeReloc {
             offset: r.offset,
             r_type: r.r_type,
             symbol: r.symbol.as_str(),
             key: r.key,
             addend: r.addend,
-        })
-        .collect();
-    let (mut relocs, mut below) = (Shares { rest: &relocs }, below.iter());
-    let mut own = Vec::with_capacity(codes.len());
-    let mut entries = Vec::new();
-    for code in codes {
-        own.push(relocs.next(code.relocs.len()));
-        entries.extend(code.entries.as_slice().iter().map(|e| Entry {
-            section: e.section.as_str(),
-            offset: e.offset,
-            data: e.data.as_slice(),
-            relocs: relocs.next(e.relocs.len()),
-            replacement: e.replacement.and_then(|_| below.next()),
-            target: match e.target {
-                ROption::RSome(target) => Some(target),
-                ROption::RNone => None,
-            },
-        }));
+        });
     }
-    let mut entries = Shares { rest: &entries };
-    let raised: Vec<Code<'_>> = codes
-        .iter()
-        .zip(own)
-        .map(|(code, relocs)| Code {
-            name: code.name.as_str(),
-            bytes: code.bytes.as_slice(),
-            relocs,
-            entries: entries.next(code.entries.len()),
-        })
-        .collect();
-    f(&raised);
 }
 
 /// A failure of that kind, with nothing else said.

@@ -92,7 +92,7 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Note, PluginError> {
         if start.checked_add(len).is_none_or(|end| end > size) {
             return Err(truncated(format!(
                 "a segment ends at byte {:#x} of {size:#x}",
-                start + len
+                start.saturating_add(len)
             )));
         }
     }
