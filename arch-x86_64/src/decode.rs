@@ -4,7 +4,7 @@
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
 
 /// One decoded instruction.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Insn {
     /// Offset in the code.
     pub start: u64,
@@ -46,13 +46,24 @@ impl Decoded {
     /// on behind it.
     pub(crate) fn new(bytes: &[u8]) -> Decoded {
         let mut insns = Vec::with_capacity(bytes.len() / 4);
+        let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
         let mut at = 0;
-        while let Some(rest) = bytes.get(at..).filter(|r| !r.is_empty()) {
-            let insn = one(rest, at as u64);
+        while at < bytes.len() {
+            // After a byte that begins no instruction the decoder stands too far.
+            if decoder.position() != at && decoder.set_position(at).is_err() {
+                break;
+            }
+            decoder.set_ip(at as u64);
+            let insn = next(&mut decoder, at as u64);
             at += insn.len as usize;
             insns.push(insn);
         }
         Decoded { insns }
+    }
+
+    /// The instructions, in order.
+    pub(crate) fn all(&self) -> &[Insn] {
+        &self.insns
     }
 
     /// The instruction that covers `offset`, if those bytes are one.
@@ -63,29 +74,41 @@ impl Decoded {
     }
 }
 
+/// What a relative branch does, whatever its size and distance: its opcode in the short form.
+pub(crate) fn branch_kind(bytes: &[u8]) -> Option<u8> {
+    // SDM volume 2, appendix A: 70+cc and 0F 80+cc, EB and E9, E8.
+    match bytes {
+        [short @ (0x70..=0x7f | 0xeb | 0xe8 | 0xe0..=0xe3), ..] => Some(*short),
+        [0xe9, ..] => Some(0xeb),
+        [0x0f, near @ 0x80..=0x8f, ..] => Some(near - 0x10),
+        _ => None,
+    }
+}
+
 /// Decodes the first instruction of `bytes`, which is not empty.
 pub(crate) fn one(bytes: &[u8], start: u64) -> Insn {
-    let mut decoder = Decoder::with_ip(64, bytes, start, DecoderOptions::NONE);
+    next(&mut Decoder::with_ip(64, bytes, start, DecoderOptions::NONE), start)
+}
+
+fn next(decoder: &mut Decoder<'_>, start: u64) -> Insn {
     let mut insn = Instruction::default();
     decoder.decode_out(&mut insn);
     if insn.is_invalid() {
         return Insn { start, len: 1, invalid: true, relative: None, branch: false };
     }
-    let fields = decoder.get_constant_offsets(&insn);
+    let branch = is_relative_branch(&insn);
     let relative = if insn.is_ip_rel_memory_operand() {
+        let fields = decoder.get_constant_offsets(&insn);
         Some((start + fields.displacement_offset() as u64, fields.displacement_size() as u64))
-    } else if is_relative_branch(&insn) && fields.has_immediate() {
-        Some((start + fields.immediate_offset() as u64, fields.immediate_size() as u64))
+    } else if branch {
+        let fields = decoder.get_constant_offsets(&insn);
+        fields
+            .has_immediate()
+            .then(|| (start + fields.immediate_offset() as u64, fields.immediate_size() as u64))
     } else {
         None
     };
-    Insn {
-        start,
-        len: insn.len() as u64,
-        invalid: false,
-        relative,
-        branch: is_relative_branch(&insn),
-    }
+    Insn { start, len: insn.len() as u64, invalid: false, relative, branch }
 }
 
 fn is_relative_branch(insn: &Instruction) -> bool {
@@ -118,4 +141,30 @@ pub(crate) fn disassemble(bytes: &[u8], address: u64, count: usize) -> Vec<Strin
         at += insn.len();
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_at_once_is_one_after_the_other() {
+        // Every byte before a few others, so that all opcodes and many faults occur; and bytes
+        // of a generator, which end within an instruction.
+        let mut code: Vec<u8> = (0..=255).flat_map(|b| [b, 0x05, b, 1, 2, 3]).collect();
+        let mut state = 1u32;
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            code.push((state >> 24) as u8);
+        }
+        for end in (code.len() - 40)..code.len() {
+            let bytes = &code[..end];
+            let mut at = 0;
+            for insn in Decoded::new(bytes).insns {
+                assert_eq!(insn, one(&bytes[at..], at as u64));
+                at += insn.len as usize;
+            }
+            assert_eq!(at, end);
+        }
+    }
 }

@@ -6,7 +6,8 @@
 
 use splice_core::arch::{ArchError, Code, Difference, Verdict};
 
-use crate::{decode, reloc};
+use crate::decode::{self, Decoded, Insn};
+use crate::reloc;
 
 /// The bytes with all relocation fields zeroed.
 pub(crate) fn masked(code: &Code<'_>) -> Result<Vec<u8>, ArchError> {
@@ -38,37 +39,71 @@ pub(crate) fn compare(pre: &Code<'_>, post: &Code<'_>) -> Result<Verdict, ArchEr
     if a == b && pre_places == post_places {
         return Ok(Verdict::Same);
     }
-    // Walk both until an instruction's bytes or its relocations differ. As all before it are
-    // equal, both offsets are the same.
-    let mut at = 0u64;
-    loop {
-        let rest = |bytes: &[u8]| bytes.get(at as usize..).unwrap_or_default().to_vec();
-        let (ra, rb) = (rest(&a), rest(&b));
-        if ra.is_empty() || rb.is_empty() {
-            break;
-        }
-        let (ia, ib) = (decode::one(&ra, at), decode::one(&rb, at));
-        let within = |places: &[(u64, u32)]| -> Vec<(u64, u32)> {
-            places.iter().copied().filter(|(o, _)| (at..ia.end()).contains(o)).collect()
-        };
-        let equal = ia.len == ib.len
-            && ra.get(..ia.len as usize) == rb.get(..ib.len as usize)
-            && within(&pre_places) == within(&post_places);
-        if !equal {
-            break;
-        }
-        at = ia.end();
-    }
-    let shown = |code: &Code<'_>| {
+    let (pre_at, post_at) = first_difference(&a, &b, pre_places, post_places);
+    let shown = |code: &Code<'_>, at: u64| {
         let rest = code.bytes.get(at as usize..).unwrap_or_default();
         decode::disassemble(rest, at, 1).pop().unwrap_or_default()
     };
     Ok(Verdict::Changed(Difference {
-        pre_offset: at,
-        post_offset: at,
-        pre: shown(pre),
-        post: shown(post),
+        pre_offset: pre_at,
+        post_offset: post_at,
+        pre: shown(pre, pre_at),
+        post: shown(post, post_at),
     }))
+}
+
+/// Offsets of the first instruction that says something else, in both. A branch that only spans more
+/// or less than before does not, unless nothing else differs.
+fn first_difference(
+    pre: &[u8],
+    post: &[u8],
+    mut pre_places: Vec<(u64, u32)>,
+    mut post_places: Vec<(u64, u32)>,
+) -> (u64, u64) {
+    pre_places.sort_unstable();
+    post_places.sort_unstable();
+    let (old, new) = (Decoded::new(pre), Decoded::new(post));
+    let mut distance = None;
+    for (i, j) in old.all().iter().zip(new.all()) {
+        let (x, y) = (piece(pre, i), piece(post, j));
+        let (p, q) = (within(&pre_places, i), within(&post_places, j));
+        let same_places = p.len() == q.len()
+            && p.iter().zip(q).all(|(p, q)| (p.0 - i.start, p.1) == (q.0 - j.start, q.1));
+        if x == y && same_places {
+            continue;
+        }
+        let branches = i.distance().is_some() && j.distance().is_some();
+        if !branches
+            || !p.is_empty()
+            || !q.is_empty()
+            || decode::branch_kind(x).is_none()
+            || decode::branch_kind(x) != decode::branch_kind(y)
+        {
+            return (i.start, j.start);
+        }
+        distance.get_or_insert((i.start, j.start));
+    }
+    // One goes on where the other ends, if not all instructions are the same but for distances.
+    let end = |code: &Decoded, other: &Decoded| {
+        let last = code.all().len().min(other.all().len()).checked_sub(1);
+        last.and_then(|last| code.all().get(last)).map_or(0, Insn::end)
+    };
+    let ends = (end(&old, &new), end(&new, &old));
+    match distance {
+        Some(distance) if old.all().len() == new.all().len() => distance,
+        _ => ends,
+    }
+}
+
+fn piece<'a>(bytes: &'a [u8], insn: &Insn) -> &'a [u8] {
+    bytes.get(insn.start as usize..insn.end() as usize).unwrap_or_default()
+}
+
+/// Relocations in an instruction.
+fn within<'a>(places: &'a [(u64, u32)], insn: &Insn) -> &'a [(u64, u32)] {
+    let from = places.partition_point(|(offset, _)| *offset < insn.start);
+    let to = places.partition_point(|(offset, _)| *offset < insn.end());
+    places.get(from..to).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -113,6 +148,30 @@ mod tests {
         };
         assert_eq!((d.pre_offset, d.post_offset), (4, 4));
         assert_eq!((d.pre.as_str(), d.post.as_str()), ("xor eax, eax", "xor edx, edx"));
+    }
+
+    #[test]
+    fn a_longer_way_is_not_what_changed() {
+        // je over one nop, then over two and with a near distance; the reason is the other nop.
+        let a = [0x74, 0x01, 0x90, 0x31, 0xc0, 0xc3];
+        let b = [0x0f, 0x84, 2, 0, 0, 0, 0x90, 0x40, 0x90, 0x31, 0xc0, 0xc3];
+        let Verdict::Changed(d) = compare(&code(&a, &[]), &code(&b, &[])).unwrap() else {
+            panic!("called equal")
+        };
+        assert_eq!((d.pre_offset, d.post_offset), (3, 7));
+        assert_eq!(d.pre, "xor eax, eax");
+        // If it is all that changed, it is.
+        let c = [0x74, 0x03, 0x90, 0x31, 0xc0, 0xc3];
+        let Verdict::Changed(d) = compare(&code(&a, &[]), &code(&c, &[])).unwrap() else {
+            panic!("called equal")
+        };
+        assert_eq!((d.pre_offset, d.post_offset), (0, 0));
+        // Another condition is no other distance.
+        let d = [0x75, 0x01, 0x90, 0x31, 0xc0, 0xc3];
+        let Verdict::Changed(d) = compare(&code(&a, &[]), &code(&d, &[])).unwrap() else {
+            panic!("called equal")
+        };
+        assert_eq!(d.pre_offset, 0);
     }
 
     #[test]

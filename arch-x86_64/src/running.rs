@@ -362,6 +362,12 @@ impl<'r> Matcher<'r> {
         }
         self.learned.sort_by_key(|l| (l.offset, l.key));
         self.rules.sort_by_key(|r| r.rule);
-        RunMatch::Matched { learned: self.learned, rules: self.rules, live: self.live }
+        RunMatch::Matched {
+            learned: self.learned,
+            // Every field of this processor holds a whole value.
+            partial: Vec::new(),
+            rules: self.rules,
+            live: self.live,
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::sysfs::{State, Sysfs};
 use super::{LiveError, Status, load, undo};
 use crate::check::{self, Checked};
 use crate::exit::Failure;
+use crate::inspect;
 
 /// What `apply` did.
 #[derive(Debug, Serialize)]
@@ -170,7 +171,7 @@ pub(crate) fn apply(
     })?;
     Ok(Applied {
         release: report.release.clone(),
-        functions: super::list::replaced(manifest),
+        functions: inspect::replaced(manifest),
         matched: report.targets.iter().map(|t| t.proven()).sum(),
         matched_bytes: report.targets.iter().map(|t| t.bytes).sum(),
         learned: report.targets.iter().map(|t| t.learned).sum(),

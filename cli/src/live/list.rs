@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use splice_core::update::{Change, Manifest};
-
 use super::sysfs::{State, Sysfs};
 use super::{LiveError, Status};
 
@@ -41,17 +39,6 @@ impl fmt::Display for Status {
         }
         Ok(())
     }
-}
-
-/// Names of the functions that an update replaces.
-pub(super) fn replaced(manifest: &Manifest) -> Vec<String> {
-    manifest
-        .targets
-        .iter()
-        .flat_map(|target| &target.functions)
-        .filter(|function| function.change == Change::Changed)
-        .map(|function| function.name.clone())
-        .collect()
 }
 
 /// All updates in the kernel, by id.

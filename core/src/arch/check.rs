@@ -6,7 +6,7 @@
 //! too many ends in [`ArchError::Nonsense`], never in a wrong update.
 
 use super::{
-    Arch, ArchError, Code, Learned, Mismatch, NeverQuiescent, RelocInfo, RunMatch, Site, StackWord,
+    Arch, ArchError, Code, Mismatch, NeverQuiescent, Partial, RelocInfo, RunMatch, Site, StackWord,
     Template, Verdict,
 };
 
@@ -142,12 +142,13 @@ pub fn run_match(arch: &dyn Arch, pre: &Code<'_>, answer: &RunMatch) -> Result<(
     let size = size(pre.bytes);
     let name = pre.name;
     match answer {
-        RunMatch::Matched { learned, rules: _, live } => {
+        RunMatch::Matched { learned, partial, rules: _, live } => {
+            partials(arch, pre, partial)?;
             if let Some(l) = learned.iter().find(|l| l.offset >= size) {
                 let what = format!("a symbol value from offset {:#x}, outside {name}", l.offset);
                 return Err(nonsense(arch, what));
             }
-            if let Some(l) = learned.iter().find(|l| !key_is_known(pre, l)) {
+            if let Some(l) = learned.iter().find(|l| !key_is_known(pre, l.key)) {
                 let what = format!("a value for symbol {}, which {name} does not name", l.key);
                 return Err(nonsense(arch, what));
             }
@@ -162,14 +163,34 @@ pub fn run_match(arch: &dyn Arch, pre: &Code<'_>, answer: &RunMatch) -> Result<(
     }
 }
 
+/// Checks parts of symbol values.
+fn partials(arch: &dyn Arch, pre: &Code<'_>, partial: &[Partial]) -> Result<(), ArchError> {
+    let name = pre.name;
+    for p in partial {
+        if p.offset >= size(pre.bytes) {
+            let what = format!("part of a symbol value from {:#x}, outside {name}", p.offset);
+            return Err(nonsense(arch, what));
+        }
+        if !key_is_known(pre, p.key) {
+            let what = format!("part of symbol {}'s value, which {name} does not name", p.key);
+            return Err(nonsense(arch, what));
+        }
+        if p.value & !p.known != 0 || p.known == 0 {
+            let what = format!("bits {:#x} of a value of which {:#x} are known", p.value, p.known);
+            return Err(nonsense(arch, what));
+        }
+    }
+    Ok(())
+}
+
 /// Whether any relocation of the code, of its entries or their replacements has that key.
-fn key_is_known(code: &Code<'_>, learned: &Learned) -> bool {
-    let has = |relocs: &[super::CodeReloc<'_>]| relocs.iter().any(|r| r.key == learned.key);
+fn key_is_known(code: &Code<'_>, key: u32) -> bool {
+    let has = |relocs: &[super::CodeReloc<'_>]| relocs.iter().any(|r| r.key == key);
     has(code.relocs)
         || code
             .entries
             .iter()
-            .any(|e| has(e.relocs) || e.replacement.is_some_and(|code| key_is_known(code, learned)))
+            .any(|e| has(e.relocs) || e.replacement.is_some_and(|code| key_is_known(code, key)))
 }
 
 fn mismatch(arch: &dyn Arch, pre: &Code<'_>, m: &Mismatch) -> Result<(), ArchError> {
@@ -496,6 +517,7 @@ mod tests {
         let pre = code(&bytes, &[RELOC]);
         let answer = |key, offset, live: &[(u64, u64)]| RunMatch::Matched {
             learned: vec![Learned { key, value: 1, offset }],
+            partial: Vec::new(),
             rules: Vec::new(),
             live: live.to_vec(),
         };
@@ -505,6 +527,18 @@ mod tests {
         refused(run_match(&Mock, &pre, &answer(5, 0, &[(4, 5)])));
         refused(run_match(&Mock, &pre, &answer(5, 0, &[(4, 0)])));
         refused(run_match(&Mock, &pre, &answer(5, 0, &[(u64::MAX, 2)])));
+        let part = |part| RunMatch::Matched {
+            learned: Vec::new(),
+            partial: vec![part],
+            rules: Vec::new(),
+            live: Vec::new(),
+        };
+        let page = Partial { key: 5, bias: 8, known: !0xfff, value: 0x1000, offset: 0 };
+        assert_eq!(run_match(&Mock, &pre, &part(page)), Ok(()));
+        refused(run_match(&Mock, &pre, &part(Partial { key: 6, ..page })));
+        refused(run_match(&Mock, &pre, &part(Partial { offset: 8, ..page })));
+        refused(run_match(&Mock, &pre, &part(Partial { value: 0x1001, ..page })));
+        refused(run_match(&Mock, &pre, &part(Partial { known: 0, value: 0, ..page })));
         let mismatch = |offset, why: &str| {
             RunMatch::Refused(Mismatch {
                 offset,

@@ -34,7 +34,9 @@ pub struct Entry<'a> {
     /// alternative's replacement), when there is one.
     pub replacement: Option<&'a Code<'a>>,
     /// For a relocation of the entry that points into the same code again (a jump label's
-    /// target): that offset.
+    /// target): that offset. If the replacement lies behind the code in its very section, so
+    /// that branches between the two need no relocation: the replacement's offset from the
+    /// code's start.
     pub target: Option<u64>,
 }
 

@@ -61,6 +61,26 @@ pub struct Learned {
     pub offset: u64,
 }
 
+/// Part of a symbol value: what a field gives away that holds only some bits of an address (its
+/// page, say, or its place within the page). With S the symbol's run-time value,
+/// `(S + bias) & known == value`.
+///
+/// A backend puts parts together where it can, and then reports a [`Learned`] for each of their
+/// fields instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partial {
+    /// The relocation's `key`.
+    pub key: u32,
+    /// Added to the symbol's value: the addend, less the place's address if that is subtracted.
+    pub bias: u64,
+    /// The bits that are known.
+    pub known: u64,
+    /// What they are; no other bit is set.
+    pub value: u64,
+    /// Offset in the code of the field that it was read from, in bytes.
+    pub offset: u64,
+}
+
 /// How often a rule explained bytes, for the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleCount {
@@ -98,6 +118,8 @@ pub enum RunMatch {
     Matched {
         /// Symbol values, one per relocation read.
         learned: Vec<Learned>,
+        /// Parts of symbol values, for relocations that give away no more.
+        partial: Vec<Partial>,
         /// Rules that explained bytes which differ from the object's.
         rules: Vec<RuleCount>,
         /// Ranges of offsets (start, length) that the kernel may rewrite while it runs: jump
@@ -120,7 +142,7 @@ pub trait FunctionDiff: Send + Sync {
     /// running kernel may have done at each special entry.
     ///
     /// Promises that in [`RunMatch::Matched`] every byte is either equal, or belongs to a
-    /// relocation whose value is in `learned`, or is a legitimate form of a listed entry.
+    /// relocation whose value is in `learned` or `partial`, or is a legitimate form of a listed entry.
     fn match_running(
         &self,
         pre: &Code<'_>,

@@ -58,7 +58,15 @@ pub trait RelocationFixup: Send + Sync {
 
     /// The inverse: the symbol value (S) that `apply` must have been given for `field` to hold
     /// what it holds. For fields narrower than an address the value is sign-extended as the
-    /// processor would.
+    /// processor would. Where the field does not tell all bits ([`Self::recovered_bits`]), the
+    /// value returned is the one for which the others are zero.
     fn recover(&self, r_type: u32, addend: i64, place: u64, field: &[u8])
     -> Result<u64, ArchError>;
+
+    /// The bits of the sum that the relocation stores (S + A, less P if it is relative to its
+    /// very place) which a field of that type tells: not all of them where an address is spread
+    /// over several instructions.
+    fn recovered_bits(&self, _r_type: u32) -> u64 {
+        u64::MAX
+    }
 }

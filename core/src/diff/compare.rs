@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Comparing spans under a pairing: functions, their entries, and what they refer to.
 
+use std::borrow::Cow;
+
 use crate::arch::{Arch, Verdict, check};
 use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, Target, Unit};
 
-use super::{DiffError, Reason, pair};
+use super::{DiffError, Reason, Targets};
 
 /// A field that holds a line number: section, offset in the entry, length. `struct bug_entry`
 /// of include/asm-generic/bug.h: address, file, line, flags.
@@ -18,17 +20,19 @@ pub(super) struct Context<'a> {
     pub(super) arch: &'a dyn Arch,
     pub(super) pre: &'a Unit,
     pub(super) post: &'a Unit,
+    to_pre: &'a Targets<'a>,
+    pub(super) to_post: &'a Targets<'a>,
     pairs: &'a [Option<SpanId>],
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(
         arch: &'a dyn Arch,
-        pre: &'a Unit,
-        post: &'a Unit,
+        to_pre: &'a Targets<'a>,
+        to_post: &'a Targets<'a>,
         pairs: &'a [Option<SpanId>],
     ) -> Context<'a> {
-        Context { arch, pre, post, pairs }
+        Context { arch, pre: to_pre.unit, post: to_post.unit, to_pre, to_post, pairs }
     }
 
     /// The pre span of a post span.
@@ -38,11 +42,11 @@ impl<'a> Context<'a> {
 
     /// Why a function (or part) differs; empty if it does not.
     pub(super) fn function(&self, pre: SpanId, post: SpanId) -> Result<Vec<Reason>, DiffError> {
-        let name = self.post.spans.get(post).map_or_else(String::new, |s| s.name.clone());
-        if let Some(reason) = self.code(&name, pre, post)? {
+        let name = self.post.spans.get(post).map_or("", |s| s.name.as_str());
+        if let Some(reason) = self.code(name, pre, post)? {
             return Ok(vec![reason]);
         }
-        if let Some(reason) = self.references(&name, pre, post)? {
+        if let Some(reason) = self.references(name, pre, post)? {
             return Ok(vec![reason]);
         }
         Ok(self.entries(pre, post).into_iter().collect())
@@ -52,11 +56,11 @@ impl<'a> Context<'a> {
         let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
             return Ok(None);
         };
-        let places = |unit: &Unit, id: SpanId, span: &Span| -> Vec<(u64, u32)> {
-            unit.relocs_of(id).iter().map(|r| (r.offset - span.offset, r.r_type)).collect()
+        let places = |unit: &'a Unit, id: SpanId, span: &'a Span| {
+            unit.relocs_of(id).iter().map(|r| (r.offset - span.offset, r.r_type))
         };
         if self.pre.bytes_of(a) == self.post.bytes_of(b)
-            && places(self.pre, pre, a) == places(self.post, post, b)
+            && places(self.pre, pre, a).eq(places(self.post, post, b))
         {
             return Ok(None);
         }
@@ -94,13 +98,9 @@ impl<'a> Context<'a> {
         post: SpanId,
     ) -> Result<Option<Reason>, DiffError> {
         let (before, after) = (self.pre.relocs_of(pre), self.post.relocs_of(post));
-        if before.is_empty() && after.is_empty() {
-            return Ok(None);
-        }
-        let to_pre = pair::targets(self.arch, self.pre, pre)?;
-        let to_post = pair::targets(self.arch, self.post, post)?;
+        let (to_pre, to_post) = (self.to_pre.of_code(pre)?, self.to_post.of_code(post)?);
         let start = self.pre.spans.get(pre).map_or(0, |s| s.offset);
-        for ((a, b), (x, y)) in before.iter().zip(after).zip(to_pre.iter().zip(&to_post)) {
+        for ((a, b), (x, y)) in before.iter().zip(after).zip(to_pre.iter().zip(to_post)) {
             if !self.same_target(a, x, b, y, 0) {
                 return Ok(Some(Reason::Refers {
                     name: name.to_owned(),
@@ -168,35 +168,31 @@ impl<'a> Context<'a> {
             return false;
         };
         let (x, y) = (self.pre.relocs_of(pre), self.post.relocs_of(post));
-        let (to_x, to_y) = match (self.targets(self.pre, pre), self.targets(self.post, post)) {
-            (Ok(to_x), Ok(to_y)) => (to_x, to_y),
-            _ => return false,
-        };
-        x.len() == y.len()
-            && x.iter().zip(y).zip(to_x.iter().zip(&to_y)).all(|((r, s), (to_r, to_s))| {
-                r.offset.wrapping_sub(a.offset) == s.offset.wrapping_sub(b.offset)
-                    && r.r_type == s.r_type
-                    && self.same_target(r, to_r, s, to_s, depth)
-            })
-    }
-
-    /// What a span's relocations lead to; code without a name is code all the same.
-    fn targets(&self, unit: &Unit, id: SpanId) -> Result<Vec<Target>, DiffError> {
-        if unit.spans.get(id).is_some_and(|span| unit.is_code(span)) {
-            return pair::targets(self.arch, unit, id);
+        if x.len() != y.len() {
+            return false;
         }
-        Ok(unit.relocs_of(id).iter().map(|r| unit.resolve(r.symbol, r.addend)).collect())
+        if x.is_empty() {
+            return true;
+        }
+        let (Ok(to_x), Ok(to_y)) = (targets(self.to_pre, pre), targets(self.to_post, post)) else {
+            return false;
+        };
+        x.iter().zip(y).zip(to_x.iter().zip(to_y.iter())).all(|((r, s), (to_r, to_s))| {
+            r.offset.wrapping_sub(a.offset) == s.offset.wrapping_sub(b.offset)
+                && r.r_type == s.r_type
+                && self.same_target(r, to_r, s, to_s, depth)
+        })
     }
 
     /// Whether the entries about two functions differ.
     fn entries(&self, pre: SpanId, post: SpanId) -> Option<Reason> {
         let before = self.entry_list(self.pre, pre);
         let after = self.entry_list(self.post, post);
-        let section = |unit: &Unit, id: SpanId| {
+        let section = |unit: &'a Unit, id: SpanId| {
             unit.spans
                 .get(id)
                 .and_then(|s| unit.sections.get(s.section))
-                .map_or_else(String::new, |s| s.name.clone())
+                .map_or("", |s| s.name.as_str())
         };
         if before.len() != after.len() {
             let odd = before
@@ -207,12 +203,12 @@ impl<'a> Context<'a> {
                 .or_else(|| after.get(before.len()).map(|e| section(self.post, e.1)))
                 .or_else(|| before.get(after.len()).map(|e| section(self.pre, e.1)))
                 .unwrap_or_default();
-            return Some(Reason::Entries { section: odd });
+            return Some(Reason::Entries { section: odd.to_owned() });
         }
         for ((at, x), (to, y)) in before.iter().zip(&after) {
             let name = section(self.pre, *x);
-            if at != to || name != section(self.post, *y) || !self.same_entry(&name, *x, *y) {
-                return Some(Reason::Entries { section: name });
+            if at != to || name != section(self.post, *y) || !self.same_entry(name, *x, *y) {
+                return Some(Reason::Entries { section: name.to_owned() });
             }
         }
         None
@@ -243,19 +239,23 @@ impl<'a> Context<'a> {
         let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
             return false;
         };
-        let mut x = self.pre.bytes_of(a).to_vec();
-        let mut y = self.post.bytes_of(b).to_vec();
-        for (name, at, len) in LINE_FIELDS {
-            if section == *name {
-                for bytes in [&mut x, &mut y] {
-                    if let Some(field) = bytes.get_mut(*at..at + len) {
-                        field.fill(0);
-                    }
-                }
-            }
-        }
-        x == y && self.same_relocs(pre, post, 0)
+        let (x, y) = (self.pre.bytes_of(a), self.post.bytes_of(b));
+        let line = |at: usize| {
+            let mut fields = LINE_FIELDS.iter().filter(|(name, _, _)| *name == section);
+            fields.any(|(_, from, len)| (*from..from + len).contains(&at) && from + len <= x.len())
+        };
+        let equal = || x.iter().zip(y).enumerate().all(|(at, (a, b))| a == b || line(at));
+        x.len() == y.len() && equal() && self.same_relocs(pre, post, 0)
     }
+}
+
+/// What a span's relocations lead to; code without a name is code all the same.
+fn targets<'t>(targets: &'t Targets<'_>, id: SpanId) -> Result<Cow<'t, [Target]>, DiffError> {
+    let unit = targets.unit;
+    if unit.spans.get(id).is_some_and(|span| unit.is_code(span)) {
+        return targets.of_code(id).map(Cow::Borrowed);
+    }
+    Ok(Cow::Owned(targets.of_data(id).collect()))
 }
 
 fn symbol_name<'u>(unit: &'u Unit, reloc: &Reloc) -> &'u str {

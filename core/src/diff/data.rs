@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS};
 
 use super::compare::Context;
-use super::{DiffError, Objection, UnitDiff, names, pair};
+use super::{DiffError, Objection, UnitDiff, names};
 use crate::unit::{Role, Span, SpanId, SpanKind, Target, Unit};
 
 /// Sections that are read only while the kernel or a module starts or stops.
@@ -27,7 +27,7 @@ pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), 
         match context.pair(id) {
             Some(pre) => paired(context, pre, id, span, diff),
             None => {
-                if !referred.contains(&id) && !is_startup(post, span) {
+                if !is(&referred, id) && !is_startup(post, span) {
                     diff.refusals.push(unreferred(post, span));
                 }
                 diff.data_new.push(id);
@@ -39,26 +39,24 @@ pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), 
     Ok(())
 }
 
-/// Spans of the post unit that code or other data refers to.
-fn referred(context: &Context<'_>) -> Result<BTreeSet<SpanId>, DiffError> {
-    let post = context.post;
-    let mut referred = BTreeSet::new();
-    for (id, span) in post.spans.iter().enumerate() {
-        let targets = match span.kind {
-            // Unchanged code refers to what it referred to before; only a post span without a
-            // pair is of interest, so all code is looked at only when there is one.
-            SpanKind::Function => pair::targets(context.arch, post, id)?,
-            _ => post.relocs_of(id).iter().map(|r| post.resolve(r.symbol, r.addend)).collect(),
-        };
-        for target in targets {
+/// For each span of the post unit, whether code or other data refers to it.
+fn referred(context: &Context<'_>) -> Result<Vec<bool>, DiffError> {
+    let mut referred = vec![false; context.post.spans.len()];
+    for id in 0..context.post.spans.len() {
+        context.to_post.each(id, |target| {
             if let Target::Span { id: to, .. } = target
                 && to != id
+                && let Some(flag) = referred.get_mut(to)
             {
-                referred.insert(to);
+                *flag = true;
             }
-        }
+        })?;
     }
     Ok(referred)
+}
+
+fn is(flags: &[bool], id: SpanId) -> bool {
+    flags.get(id).copied().unwrap_or(false)
 }
 
 fn section_name<'u>(unit: &'u Unit, span: &Span) -> &'u str {
@@ -121,7 +119,7 @@ fn unreferred(unit: &Unit, span: &Span) -> Objection {
 }
 
 /// Data without a name that no code refers to must be as it was.
-fn unnamed(context: &Context<'_>, referred: &BTreeSet<SpanId>, diff: &mut UnitDiff) {
+fn unnamed(context: &Context<'_>, referred: &[bool], diff: &mut UnitDiff) {
     let (pre, post) = (context.pre, context.post);
     let of = |unit: &Unit| -> BTreeMap<String, Vec<SpanId>> {
         let mut all: BTreeMap<String, Vec<SpanId>> = BTreeMap::new();
@@ -139,7 +137,7 @@ fn unnamed(context: &Context<'_>, referred: &BTreeSet<SpanId>, diff: &mut UnitDi
     let before = of(pre);
     for (section, spans) in of(post) {
         for id in spans {
-            if referred.contains(&id) {
+            if is(referred, id) {
                 continue;
             }
             let known = before

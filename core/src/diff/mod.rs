@@ -10,11 +10,13 @@ mod data;
 mod names;
 mod pair;
 mod report;
+mod targets;
 
 use serde::Serialize;
 
 use crate::arch::Arch;
 use crate::unit::{SpanId, SpanKind, Unit, UnitError};
+use targets::Targets;
 
 pub use report::{ChangedItem, DataReport, DiffReport, FunctionsReport, VERSION, Verdict, report};
 
@@ -170,9 +172,10 @@ impl UnitDiff {
 
 /// Compares two builds of one unit.
 pub fn diff_units(arch: &dyn Arch, pre: &Unit, post: &Unit) -> Result<UnitDiff, DiffError> {
-    let pairing = pair::pair(arch, pre, post)?;
+    let (to_pre, to_post) = (Targets::new(arch, pre), Targets::new(arch, post));
+    let pairing = pair::pair(&to_pre, &to_post)?;
     let mut diff = UnitDiff { refusals: pairing.objections, ..UnitDiff::default() };
-    let context = compare::Context::new(arch, pre, post, &pairing.pairs);
+    let context = compare::Context::new(arch, &to_pre, &to_post, &pairing.pairs);
     functions(&context, &mut diff)?;
     data::compare(&context, &mut diff)?;
     diff.pairs = pairing.pairs;
@@ -196,7 +199,7 @@ fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), 
             if !data::is_startup(post, span) {
                 diff.new.push(NewFunction {
                     post: id,
-                    post_parts: parts,
+                    post_parts: parts.to_vec(),
                     reasons: vec![Reason::New],
                 });
             }
@@ -207,14 +210,16 @@ fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), 
         }
         let before_parts = pre_parts.of(before);
         let mut reasons = context.function(before, id)?;
-        for part in &parts {
-            let name = post.spans.get(*part).map_or_else(String::new, |s| s.name.clone());
+        for part in parts {
             match context.pair(*part).filter(|p| before_parts.contains(p)) {
                 Some(other) => reasons.extend(context.function(other, *part)?),
-                None => reasons.push(Reason::Part { name, new: true }),
+                None => {
+                    let name = post.spans.get(*part).map_or_else(String::new, |s| s.name.clone());
+                    reasons.push(Reason::Part { name, new: true });
+                }
             }
         }
-        for part in &before_parts {
+        for part in before_parts {
             if !parts.iter().any(|p| context.pair(*p) == Some(*part)) {
                 let name = pre.spans.get(*part).map_or_else(String::new, |s| s.name.clone());
                 reasons.push(Reason::Part { name, new: false });
@@ -236,8 +241,8 @@ fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), 
         diff.changed.push(ChangedFunction {
             pre: before,
             post: id,
-            pre_parts: before_parts,
-            post_parts: parts,
+            pre_parts: before_parts.to_vec(),
+            post_parts: parts.to_vec(),
             reasons,
         });
     }

@@ -19,8 +19,8 @@ impl Parts {
     }
 
     /// The parts of a function.
-    pub(super) fn of(&self, span: SpanId) -> Vec<SpanId> {
-        self.children.get(&span).cloned().unwrap_or_default()
+    pub(super) fn of(&self, span: SpanId) -> &[SpanId] {
+        self.children.get(&span).map(Vec::as_slice).unwrap_or_default()
     }
 }
 

@@ -5,13 +5,12 @@
 //! by who refers to them and by what they hold. What is left is new, or a refusal where a wrong
 //! guess would mix up two objects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use object::elf::SHF_WRITE;
 
-use super::{DiffError, Objection, names};
-use crate::arch::{Arch, check};
-use crate::unit::{Span, SpanId, SpanKind, Target, Unit};
+use super::{DiffError, Objection, Targets, names};
+use crate::unit::{SpanId, SpanKind, Target, Unit};
 
 /// The pairing.
 pub(super) struct Pairing {
@@ -19,46 +18,60 @@ pub(super) struct Pairing {
     pub(super) pairs: Vec<Option<SpanId>>,
     /// Objects that could not be told apart.
     pub(super) objections: Vec<Objection>,
+    /// Pre spans that have a pair.
+    taken: Vec<bool>,
 }
 
-type Group = BTreeMap<(bool, String), Vec<SpanId>>;
+impl Pairing {
+    fn set(&mut self, post: SpanId, pre: SpanId) {
+        if let Some(slot) = self.pairs.get_mut(post)
+            && let Some(taken) = self.taken.get_mut(pre)
+            && !std::mem::replace(taken, true)
+        {
+            *slot = Some(pre);
+        }
+    }
+
+    fn is_taken(&self, pre: SpanId) -> bool {
+        self.taken.get(pre).copied().unwrap_or(false)
+    }
+}
+
+type Group<'u> = BTreeMap<(bool, &'u str), Vec<SpanId>>;
 
 /// Pairs two units.
-pub(super) fn pair(arch: &dyn Arch, pre: &Unit, post: &Unit) -> Result<Pairing, DiffError> {
-    let mut pairing = Pairing { pairs: vec![None; post.spans.len()], objections: Vec::new() };
+pub(super) fn pair(to_pre: &Targets<'_>, to_post: &Targets<'_>) -> Result<Pairing, DiffError> {
+    let (pre, post) = (to_pre.unit, to_post.unit);
+    let mut pairing = Pairing {
+        pairs: vec![None; post.spans.len()],
+        objections: Vec::new(),
+        taken: vec![false; pre.spans.len()],
+    };
     // Names as they are.
-    let (pre_names, post_names) = (groups(pre, |s| &s.name), groups(post, |s| &s.name));
-    let mut taken = BTreeSet::new();
+    let (pre_names, post_names) = (groups(pre, |n| n, |_| true), groups(post, |n| n, |_| true));
     for (key, after) in &post_names {
         let before = pre_names.get(key).map(Vec::as_slice).unwrap_or_default();
         if let ([b], [a]) = (before, after.as_slice())
             && !is_numbered(pre, *b)
         {
-            set(&mut pairing.pairs, *a, *b, &mut taken);
+            pairing.set(*a, *b);
         }
     }
     // Numbered names and namesakes: by the name without its number.
-    let open = |unit: &Unit, done: &dyn Fn(SpanId) -> bool| -> Group {
-        groups(unit, |s| names::base(&s.name))
-            .into_iter()
-            .map(|(key, ids)| (key, ids.into_iter().filter(|id| !done(*id)).collect::<Vec<_>>()))
-            .filter(|(_, ids)| !ids.is_empty())
-            .collect()
-    };
-    let before = open(pre, &|id| taken.contains(&id));
-    let after = open(post, &|id| pairing.pairs.get(id).copied().flatten().is_some());
+    let before = groups(pre, names::base, |id| !pairing.is_taken(id));
+    let after = groups(post, names::base, |id| pairing.pairs.get(id).copied().flatten().is_none());
     let ambiguous = after
         .iter()
         .any(|(key, ids)| before.get(key).is_some_and(|other| other.len() > 1 || ids.len() > 1));
-    let users = if ambiguous { Some((users(arch, pre)?, users(arch, post)?)) } else { None };
+    let users = if ambiguous { Some((users(to_pre)?, users(to_post)?)) } else { None };
     for (key, after) in after {
         let before = before.get(&key).cloned().unwrap_or_default();
         match (&users, before.as_slice(), after.as_slice()) {
             (_, [], _) => {}
-            (_, [b], [a]) => set(&mut pairing.pairs, *a, *b, &mut taken),
+            (_, [b], [a]) => pairing.set(*a, *b),
             (Some((pre_users, post_users)), _, _) => {
                 let sides = Sides { pre, post, pre_users, post_users };
-                group(&sides, &key.1, before, after, &mut pairing, &mut taken);
+                group(&sides, key.1, before, after, &mut pairing);
             }
             (None, _, _) => {}
         }
@@ -66,21 +79,14 @@ pub(super) fn pair(arch: &dyn Arch, pre: &Unit, post: &Unit) -> Result<Pairing, 
     Ok(pairing)
 }
 
-fn set(pairs: &mut [Option<SpanId>], post: SpanId, pre: SpanId, taken: &mut BTreeSet<SpanId>) {
-    if let Some(slot) = pairs.get_mut(post)
-        && taken.insert(pre)
-    {
-        *slot = Some(pre);
-    }
-}
-
-/// Named functions and data objects by name; functions and data never pair.
-fn groups<'a>(unit: &'a Unit, name: impl Fn(&'a Span) -> &'a str) -> Group {
+/// The `open` ones of the named functions and data objects, by what `key` makes of their names;
+/// functions and data never pair.
+fn groups(unit: &Unit, key: fn(&str) -> &str, open: impl Fn(SpanId) -> bool) -> Group<'_> {
     let mut groups = Group::new();
     for (id, span) in unit.spans.iter().enumerate() {
         let function = span.kind == SpanKind::Function;
-        if function || span.kind == SpanKind::Data {
-            groups.entry((function, name(span).to_owned())).or_default().push(id);
+        if (function || span.kind == SpanKind::Data) && open(id) {
+            groups.entry((function, key(&span.name))).or_default().push(id);
         }
     }
     groups
@@ -91,70 +97,56 @@ fn is_numbered(unit: &Unit, id: SpanId) -> bool {
     unit.spans.get(id).is_some_and(|s| s.kind == SpanKind::Data && names::base(&s.name) != s.name)
 }
 
-/// For each data object, the places that refer to it: function (without numbers) and how
-/// many-eth reference of that function.
-type Users = BTreeMap<SpanId, Vec<(String, usize)>>;
+/// For each span, the places that refer to it: function (without numbers) and how many-eth
+/// reference of that function.
+type Users<'u> = Vec<Vec<(&'u str, usize)>>;
 
-fn users(arch: &dyn Arch, unit: &Unit) -> Result<Users, DiffError> {
-    let mut users = Users::new();
+fn users<'u>(targets: &Targets<'u>) -> Result<Users<'u>, DiffError> {
+    let unit = targets.unit;
+    let mut users: Users<'u> = vec![Vec::new(); unit.spans.len()];
     for (id, span) in unit.spans.iter().enumerate() {
-        let targets = match span.kind {
-            SpanKind::Function => targets(arch, unit, id)?,
-            SpanKind::Data | SpanKind::Anonymous => {
-                unit.relocs_of(id).iter().map(|r| unit.resolve(r.symbol, r.addend)).collect()
-            }
-            _ => continue,
-        };
-        for (number, target) in targets.into_iter().enumerate() {
-            if let Target::Span { id: to, .. } = target {
-                users.entry(to).or_default().push((names::base(&span.name).to_owned(), number));
-            }
+        if !matches!(span.kind, SpanKind::Function | SpanKind::Data | SpanKind::Anonymous) {
+            continue;
         }
+        let mut number = 0;
+        targets.each(id, |target| {
+            if let Target::Span { id: to, .. } = target
+                && let Some(list) = users.get_mut(to)
+            {
+                list.push((names::base(&span.name), number));
+            }
+            number += 1;
+        })?;
     }
     Ok(users)
-}
-
-/// What a function's relocations lead to, in order.
-pub(super) fn targets(arch: &dyn Arch, unit: &Unit, id: SpanId) -> Result<Vec<Target>, DiffError> {
-    let offsets = unit
-        .with_code(arch, id, |code| {
-            let offsets = arch.reloc().target_offsets(code)?;
-            check::target_offsets(arch, code, &offsets)?;
-            Ok(offsets)
-        })?
-        .map_err(|source| DiffError::Arch { unit: unit.name.clone(), source })?;
-    Ok(unit
-        .relocs_of(id)
-        .iter()
-        .zip(offsets)
-        .map(|(reloc, offset)| unit.resolve(reloc.symbol, offset))
-        .collect())
 }
 
 struct Sides<'a> {
     pre: &'a Unit,
     post: &'a Unit,
-    pre_users: &'a Users,
-    post_users: &'a Users,
+    pre_users: &'a Users<'a>,
+    post_users: &'a Users<'a>,
 }
 
-impl Sides<'_> {
+impl<'a> Sides<'a> {
     /// Which functions refer to it, how often, whatever the order.
-    fn who(users: &Users, id: SpanId) -> Vec<&str> {
-        let mut who: Vec<&str> = users
-            .get(&id)
-            .map(|u| u.iter().map(|(name, _)| name.as_str()).collect())
-            .unwrap_or_default();
+    fn who(users: &Users<'a>, id: SpanId) -> Vec<&'a str> {
+        let mut who: Vec<&str> =
+            users.get(id).map(|u| u.iter().map(|(name, _)| *name).collect()).unwrap_or_default();
         who.sort_unstable();
         who.dedup();
         who
     }
 
+    fn first_use(users: &Users<'a>, id: SpanId) -> Option<(&'a str, usize)> {
+        users.get(id)?.first().copied()
+    }
+
     /// What it holds: size, bytes (relocated ones as they are in the file), section.
-    fn content(unit: &Unit, id: SpanId) -> (u64, Vec<u8>, &str) {
-        unit.spans.get(id).map_or((0, Vec::new(), ""), |span| {
+    fn content(unit: &Unit, id: SpanId) -> (u64, &[u8], &str) {
+        unit.spans.get(id).map_or((0, &[], ""), |span| {
             let section = unit.sections.get(span.section).map_or("", |s| s.name.as_str());
-            (span.size, unit.bytes_of(span).to_vec(), names::base(section))
+            (span.size, unit.bytes_of(span), names::base(section))
         })
     }
 
@@ -166,6 +158,13 @@ impl Sides<'_> {
     }
 }
 
+/// Spans of both sides that have something in common.
+#[derive(Default)]
+struct Class {
+    before: Vec<SpanId>,
+    after: Vec<SpanId>,
+}
+
 /// Pairs namesakes: first those that only one on each side has both the same users and the same
 /// contents, then by users alone, then in the order of use for mere bookkeeping.
 fn group(
@@ -174,23 +173,21 @@ fn group(
     mut before: Vec<SpanId>,
     mut after: Vec<SpanId>,
     pairing: &mut Pairing,
-    taken: &mut BTreeSet<SpanId>,
 ) {
     let bookkeeping = names::is_bookkeeping(name);
-    let who_pre = |id: SpanId| Sides::who(sides.pre_users, id);
-    let who_post = |id: SpanId| Sides::who(sides.post_users, id);
     // Same users and same contents, as many on both sides: in the order of use they are the
     // same, since equal code uses them in equal order.
-    let first_use = |users: &Users, id: SpanId| -> Option<(String, usize)> {
-        users.get(&id).and_then(|u| u.first().cloned())
-    };
-    before.sort_by_key(|id| first_use(sides.pre_users, *id));
-    after.sort_by_key(|id| first_use(sides.post_users, *id));
-    let classes: BTreeSet<Vec<&str>> = after.iter().map(|id| who_post(*id)).collect();
-    let mut paired_post = BTreeSet::new();
-    for class in classes {
-        let b: Vec<SpanId> = before.iter().copied().filter(|id| who_pre(*id) == class).collect();
-        let a: Vec<SpanId> = after.iter().copied().filter(|id| who_post(*id) == class).collect();
+    before.sort_by_key(|id| Sides::first_use(sides.pre_users, *id));
+    after.sort_by_key(|id| Sides::first_use(sides.post_users, *id));
+    let mut classes: BTreeMap<Vec<&str>, Class> = BTreeMap::new();
+    for id in &before {
+        classes.entry(Sides::who(sides.pre_users, *id)).or_default().before.push(*id);
+    }
+    for id in &after {
+        classes.entry(Sides::who(sides.post_users, *id)).or_default().after.push(*id);
+    }
+    let mut left_post = Vec::new();
+    for Class { before: b, after: a } in classes.into_values() {
         let alike = |x: &SpanId, y: &SpanId| {
             Sides::content(sides.pre, *x) == Sides::content(sides.post, *y)
         };
@@ -198,29 +195,31 @@ fn group(
         let single = b.len() == 1 && a.len() == 1;
         if all_alike || single || bookkeeping {
             for (x, y) in b.iter().zip(&a) {
-                set(&mut pairing.pairs, *y, *x, taken);
-                paired_post.insert(*y);
+                pairing.set(*y, *x);
             }
+            left_post.extend(a.iter().skip(b.len()));
             continue;
         }
         // Contents that stand once on each side decide.
-        for y in &a {
-            let mine = Sides::content(sides.post, *y);
-            let same: Vec<&SpanId> =
-                b.iter().filter(|x| Sides::content(sides.pre, **x) == mine).collect();
-            let twins = a.iter().filter(|o| Sides::content(sides.post, **o) == mine).count();
-            if let ([x], 1) = (same.as_slice(), twins) {
-                set(&mut pairing.pairs, *y, **x, taken);
-                paired_post.insert(*y);
+        let mut contents: BTreeMap<(u64, &[u8], &str), Class> = BTreeMap::new();
+        for x in b {
+            contents.entry(Sides::content(sides.pre, x)).or_default().before.push(x);
+        }
+        for y in a {
+            contents.entry(Sides::content(sides.post, y)).or_default().after.push(y);
+        }
+        for class in contents.into_values() {
+            match (class.before.as_slice(), class.after.as_slice()) {
+                ([x], [y]) => pairing.set(*y, *x),
+                _ => left_post.extend(class.after),
             }
         }
     }
     // One left on each side, whoever uses it now: it moved, into another function or a part.
-    let left_pre: Vec<SpanId> = before.into_iter().filter(|id| !taken.contains(id)).collect();
-    let left_post: Vec<SpanId> = after.into_iter().filter(|id| !paired_post.contains(id)).collect();
+    let left_pre: Vec<SpanId> = before.into_iter().filter(|id| !pairing.is_taken(*id)).collect();
     match (left_pre.as_slice(), left_post.as_slice()) {
         ([], _) | (_, []) => {}
-        ([x], [y]) => set(&mut pairing.pairs, *y, *x, taken),
+        ([x], [y]) => pairing.set(*y, *x),
         _ if bookkeeping => {}
         _ => {
             let writable = left_pre.iter().any(|id| Sides::writable(sides.pre, *id))

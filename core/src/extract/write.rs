@@ -52,6 +52,8 @@ pub(super) fn object(
 fn lay_out(post: &Unit, selection: &Selection) -> Result<Vec<Out>, String> {
     let mut outs: Vec<Out> = Vec::new();
     let mut tables: BTreeMap<usize, usize> = BTreeMap::new();
+    let joined = joined_sections(post, selection);
+    let mut code: BTreeMap<usize, (usize, u64)> = BTreeMap::new();
     for id in selection.pieces.keys() {
         let span = post.spans.get(*id).ok_or("a piece is in no span")?;
         let section = post.sections.get(span.section).ok_or("a piece is in no section")?;
@@ -61,8 +63,10 @@ fn lay_out(post: &Unit, selection: &Selection) -> Result<Vec<Out>, String> {
             Some(special) => special.role != Role::Payload || span.kind == SpanKind::Entry,
             None => false,
         };
-        let index = match tables.get(&span.section) {
-            Some(index) if shared => *index,
+        let joins = joined.contains(&span.section);
+        let index = match (tables.get(&span.section), code.get(&span.section)) {
+            (Some(index), _) if shared => *index,
+            (_, Some((index, _))) if joins => *index,
             _ => {
                 outs.push(Out {
                     name: section.name.clone(),
@@ -77,10 +81,18 @@ fn lay_out(post: &Unit, selection: &Selection) -> Result<Vec<Out>, String> {
                 if shared {
                     tables.insert(span.section, outs.len() - 1);
                 }
+                if joins {
+                    code.insert(span.section, (outs.len() - 1, span.offset));
+                }
                 outs.len() - 1
             }
         };
         let out = outs.get_mut(index).ok_or("an output section is missing")?;
+        if let Some((_, first)) = code.get(&span.section).filter(|_| joins) {
+            let distance = span.offset.checked_sub(*first).ok_or("pieces are out of order")?;
+            out.size = out.size.max(distance);
+            out.data.resize(usize::try_from(out.size).map_err(|e| e.to_string())?, 0);
+        }
         out.pieces.push((*id, out.size));
         out.size = out.size.checked_add(span.size).ok_or("a section is too large")?;
         if section.sh_type != SHT_NOBITS.0 {
@@ -91,6 +103,20 @@ fn lay_out(post: &Unit, selection: &Selection) -> Result<Vec<Out>, String> {
         }
     }
     Ok(outs)
+}
+
+/// The sections of code of which pieces without a name travel: replacements behind a function.
+/// Branches between them and the function have no relocations, so all pieces of such a section
+/// keep their distances.
+fn joined_sections(post: &Unit, selection: &Selection) -> BTreeSet<usize> {
+    selection
+        .pieces
+        .keys()
+        .filter_map(|id| post.spans.get(*id))
+        .filter(|s| s.kind == SpanKind::Anonymous && post.is_code(s))
+        .map(|s| s.section)
+        .filter(|section| post.special(*section).is_none())
+        .collect()
 }
 
 /// A piece that stood at `offset` of a section keeps the alignment that it had there.

@@ -4,10 +4,12 @@
 //! it is applied).
 
 pub mod finalise;
+mod quiescence;
 pub mod source;
 mod values;
 
 pub use finalise::{finalise, undefined};
+pub use quiescence::never_quiescent;
 pub use source::update_c;
 pub use values::{Values, plan};
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! What matched code teaches: symbol values, checked for agreement.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::HashMap;
 
 use object::elf::{SHF_MERGE, STB_GLOBAL, STB_WEAK};
 
 use super::unit::UnitMatch;
 use super::{Refusal, Snapshot, VMLINUX};
+use crate::arch::{KernelView, Partial};
 use crate::unit::{SymbolPlace, Unit};
 use crate::update::{NeededSymbol, Place, Target};
 
@@ -20,31 +20,58 @@ pub(super) struct Taught {
 
 /// Values of global symbols, by name; they hold for the whole update.
 #[derive(Debug, Default)]
-pub(super) struct Globals(pub(super) BTreeMap<String, Taught>);
+pub(super) struct Globals {
+    known: HashMap<String, Taught>,
+    /// Names that were learned since they were last asked for.
+    fresh: Vec<String>,
+}
+
+impl Globals {
+    /// What was learned since the last call, sorted by name.
+    pub(super) fn take_fresh(&mut self) -> Vec<(String, Taught)> {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.sort_unstable();
+        fresh
+            .into_iter()
+            .filter_map(|name| self.known.get(&name).cloned().map(|taught| (name, taught)))
+            .collect()
+    }
+}
 
 /// Run-time addresses of a unit's sections, by section index.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Sections(pub(super) BTreeMap<usize, Taught>);
+pub(super) struct Sections(Vec<Option<Taught>>);
+
+impl Sections {
+    /// For a unit of so many sections.
+    pub(super) fn new(count: usize) -> Sections {
+        Sections(vec![None; count])
+    }
+
+    pub(super) fn get(&self, section: usize) -> Option<&Taught> {
+        self.0.get(section)?.as_ref()
+    }
+}
 
 /// What a symbol's value says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fact {
+pub(super) struct Fact<'u> {
     /// A global symbol's value.
-    pub(super) global: Option<(String, u64)>,
+    global: Option<(&'u str, u64)>,
     /// A section's address.
-    pub(super) section: Option<(usize, u64)>,
+    section: Option<(usize, u64)>,
 }
 
 /// Turns a symbol's value into what it says.
 ///
 /// Sections that the linker merges are placed piece by piece, so they have no address; a weak
 /// definition may have lost to another unit's, so it says nothing about its own section.
-pub(super) fn fact(unit: &Unit, key: u32, value: u64) -> Fact {
+pub(super) fn fact(unit: &Unit, key: u32, value: u64) -> Fact<'_> {
     let mut fact = Fact { global: None, section: None };
     let Some(symbol) = unit.symbols.get(key as usize) else { return fact };
     let outside = matches!(symbol.binding, b if b == STB_GLOBAL.0 || b == STB_WEAK.0);
     if outside && !symbol.name.is_empty() && symbol.place != SymbolPlace::Absolute {
-        fact.global = Some((symbol.name.clone(), value));
+        fact.global = Some((symbol.name.as_str(), value));
     }
     if let SymbolPlace::Section(index) = symbol.place
         && symbol.binding != STB_WEAK.0
@@ -55,7 +82,7 @@ pub(super) fn fact(unit: &Unit, key: u32, value: u64) -> Fact {
     fact
 }
 
-impl Fact {
+impl Fact<'_> {
     /// Whether it contradicts what is known: the name, and both values.
     pub(super) fn contradicts(
         &self,
@@ -63,38 +90,109 @@ impl Fact {
         sections: &Sections,
         globals: &Globals,
     ) -> Option<(String, Taught, u64)> {
-        if let Some((name, value)) = &self.global
-            && let Some(known) = globals.0.get(name)
-            && known.value != *value
+        if let Some((name, value)) = self.global
+            && let Some(known) = globals.known.get(name)
+            && known.value != value
         {
-            return Some((name.clone(), known.clone(), *value));
+            return Some((name.to_owned(), known.clone(), value));
         }
-        if let Some((index, value)) = &self.section
-            && let Some(known) = sections.0.get(index)
-            && known.value != *value
+        if let Some((index, value)) = self.section
+            && let Some(known) = sections.get(index)
+            && known.value != value
         {
-            let name = unit.sections.get(*index).map_or("", |s| s.name.as_str());
-            return Some((name.to_owned(), known.clone(), *value));
+            let name = unit.sections.get(index).map_or("", |s| s.name.as_str());
+            return Some((name.to_owned(), known.clone(), value));
         }
         None
     }
 
-    /// Adds it to what is known; false if it was known already.
-    pub(super) fn teach(self, by: &str, sections: &mut Sections, globals: &mut Globals) -> bool {
-        let mut new = false;
+    /// Adds it to what is known.
+    pub(super) fn teach(self, by: &str, sections: &mut Sections, globals: &mut Globals) {
         if let Some((name, value)) = self.global
-            && let Entry::Vacant(slot) = globals.0.entry(name)
+            && !globals.known.contains_key(name)
         {
-            slot.insert(Taught { value, by: by.to_owned() });
-            new = true;
+            globals.known.insert(name.to_owned(), Taught { value, by: by.to_owned() });
+            globals.fresh.push(name.to_owned());
         }
         if let Some((index, value)) = self.section
-            && let Entry::Vacant(slot) = sections.0.entry(index)
+            && let Some(slot @ None) = sections.0.get_mut(index)
         {
-            slot.insert(Taught { value, by: by.to_owned() });
-            new = true;
+            *slot = Some(Taught { value, by: by.to_owned() });
         }
-        new
+    }
+}
+
+/// What part of a symbol's value says. It teaches nothing, but must not contradict what is known.
+#[derive(Debug, Clone)]
+pub(super) struct Hint {
+    global: Option<String>,
+    /// A section, and what is added to its address to get the symbol's value.
+    section: Option<(usize, u64)>,
+    partial: Partial,
+    by: String,
+}
+
+/// Turns a part of a symbol's value into what it says; the limits are those of [`fact`].
+pub(super) fn hint(unit: &Unit, partial: &Partial, by: &str) -> Hint {
+    let whole = fact(unit, partial.key, 0);
+    Hint {
+        global: whole.global.map(|(name, _)| name.to_owned()),
+        section: whole.section.map(|(index, value)| (index, value.wrapping_neg())),
+        partial: *partial,
+        by: by.to_owned(),
+    }
+}
+
+impl Hint {
+    fn holds(&self, value: u64) -> bool {
+        let Partial { bias, known, value: bits, .. } = self.partial;
+        value.wrapping_add(bias) & known == bits
+    }
+
+    /// Whether it contradicts what is known: the name, and what is known.
+    pub(super) fn contradicts(
+        &self,
+        unit: &Unit,
+        sections: &Sections,
+        globals: &Globals,
+    ) -> Option<(String, Taught)> {
+        if let Some(name) = &self.global
+            && let Some(known) = globals.known.get(name)
+            && !self.holds(known.value)
+        {
+            return Some((name.clone(), known.clone()));
+        }
+        if let Some((index, offset)) = &self.section
+            && let Some(known) = sections.get(*index)
+            && !self.holds(known.value.wrapping_add(*offset))
+        {
+            let name = unit.sections.get(*index).map_or("", |s| s.name.as_str());
+            return Some((name.to_owned(), known.clone()));
+        }
+        None
+    }
+
+    /// The refusal for a contradiction.
+    pub(super) fn refusal(&self, symbol: String, known: Taught) -> Refusal {
+        let Partial { bias, known: bits, value, .. } = self.partial;
+        // A value that the part allows: the known one with the bits exchanged.
+        let mine = (known.value.wrapping_add(bias) & !bits | value).wrapping_sub(bias);
+        Refusal::Disagree {
+            symbol,
+            first: (known.by, known.value),
+            second: (self.by.clone(), mine),
+        }
+    }
+
+    /// Whether the kernel's list has the symbol, but only where the part does not allow it: one
+    /// of the places that it has.
+    pub(super) fn not_listed(&self, snapshot: &Snapshot) -> Option<(String, u64)> {
+        let name = self.global.as_ref()?;
+        let listed = snapshot.addresses(name);
+        match listed.first() {
+            Some(first) if !listed.iter().any(|v| self.holds(*v)) => Some((name.clone(), *first)),
+            _ => None,
+        }
     }
 }
 
@@ -107,7 +205,7 @@ pub(super) fn resolve(
     snapshot: &Snapshot,
 ) -> Result<u64, Refusal> {
     match needed.place {
-        Place::Global => match globals.0.get(&needed.name) {
+        Place::Global => match globals.known.get(&needed.name) {
             Some(taught) => Ok(taught.value),
             None => unique_global(&needed.name, &target.name, snapshot),
         },

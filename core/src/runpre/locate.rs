@@ -2,7 +2,9 @@
 //! Where in the running kernel a function of a unit may be, and how it compares at each place.
 
 use super::{Refusal, Snapshot};
-use crate::arch::{Arch, KernelView, Learned, Mismatch, RuleCount, RunCode, RunMatch, check};
+use crate::arch::{
+    Arch, KernelView, Learned, Mismatch, Partial, RuleCount, RunCode, RunMatch, check,
+};
 use crate::unit::{SpanId, Unit};
 
 /// A place at which every byte of a function is explained.
@@ -12,6 +14,8 @@ pub(super) struct Place {
     pub(super) address: u64,
     /// Symbol values that it gives.
     pub(super) learned: Vec<Learned>,
+    /// Parts of symbol values that it gives.
+    pub(super) partial: Vec<Partial>,
     /// Rules that were used.
     pub(super) rules: Vec<RuleCount>,
     /// Offset ranges that the kernel may rewrite.
@@ -70,8 +74,8 @@ pub(super) fn candidates(
             .map_err(Refusal::Unit)?
             .map_err(|source| Refusal::Backend { unit: unit.name.clone(), source })?;
         match outcome {
-            RunMatch::Matched { learned, rules, live } => {
-                found.places.push(Place { address, learned, rules, live });
+            RunMatch::Matched { learned, partial, rules, live } => {
+                found.places.push(Place { address, learned, partial, rules, live });
             }
             RunMatch::Refused(mismatch) => {
                 let nearer = found.nearest.as_ref().is_none_or(|(_, m)| m.offset < mismatch.offset);

@@ -18,6 +18,8 @@ mod unit;
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
+
 use crate::arch::Arch;
 use crate::unit::Unit;
 use crate::update::Manifest;
@@ -50,24 +52,28 @@ pub fn check(
             running: running.clone(),
         });
     }
-    // A global symbol has one value in the whole update, so what one unit teaches helps all.
-    let mut globals = learn::Globals::default();
-    let mut matched = Vec::new();
-    for (target, units) in manifest.targets.iter().zip(pre) {
+    for target in &manifest.targets {
         if target.name != VMLINUX && !snapshot.symbols.has_module(&target.name) {
             return Err(Refusal::TargetNotLoaded { target: target.name.clone() });
         }
+    }
+    // Comparing takes the time and knows nothing of other units; deciding goes one by one.
+    let found: Vec<Vec<_>> = manifest
+        .targets
+        .par_iter()
+        .zip(pre)
+        .map(|(target, units)| {
+            units.par_iter().map(|u| unit::find(arch, u, &target.name, snapshot)).collect()
+        })
+        .collect();
+    // A global symbol has one value in the whole update, so what one unit teaches helps all.
+    let mut globals = learn::Globals::default();
+    let mut matched = Vec::new();
+    for ((target, units), found) in manifest.targets.iter().zip(pre).zip(found) {
         let mut of_target = Vec::new();
-        for (index, unit) in units.iter().enumerate() {
+        for (index, (unit, found)) in units.iter().zip(found).enumerate() {
             let needed = needed_symbols(target, index);
-            of_target.push(unit::match_unit(
-                arch,
-                unit,
-                &target.name,
-                &needed,
-                snapshot,
-                &mut globals,
-            )?);
+            of_target.push(unit::match_unit(arch, unit, found?, &needed, snapshot, &mut globals)?);
         }
         matched.push(of_target);
     }

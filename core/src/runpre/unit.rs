@@ -5,7 +5,7 @@
 use object::elf::STB_WEAK;
 use rayon::prelude::*;
 
-use super::learn::{Fact, Globals, Sections, Taught, fact};
+use super::learn::{Fact, Globals, Hint, Sections, Taught, fact, hint};
 use super::locate::{Candidates, Place, candidates, is_kept};
 use super::{FunctionReport, MismatchReport, Refusal, RuleTotal, Snapshot, Unproven};
 use crate::arch::{Arch, KernelView};
@@ -29,6 +29,8 @@ pub(super) struct UnitMatch {
     pub(super) learned: usize,
     /// Section addresses.
     sections: Sections,
+    /// Parts of symbol values: held against everything that is known in the end.
+    hints: Vec<Hint>,
     /// For each symbol: its section and its offset there.
     places: Vec<Option<(usize, u64)>>,
 }
@@ -37,33 +39,42 @@ impl UnitMatch {
     /// Run-time value of a symbol that the unit defines, if it was learned.
     pub(super) fn local(&self, symbol: u32) -> Option<u64> {
         let (section, offset) = (*self.places.get(symbol as usize)?)?;
-        self.sections.0.get(&section).map(|t| t.value.wrapping_add(offset))
+        self.sections.get(section).map(|t| t.value.wrapping_add(offset))
     }
 }
 
-/// Matches a unit. `needed` are the symbols of functions that the update replaces: all of them
-/// must be proven.
-pub(super) fn match_unit(
+/// Compares each function of a unit with each place that it may be at.
+pub(super) fn find(
     arch: &dyn Arch,
     unit: &Unit,
     target: &str,
+    snapshot: &Snapshot,
+) -> Result<Vec<Candidates>, Refusal> {
+    let spans: Vec<SpanId> = unit.functions().filter(|id| section_kept(unit, *id)).collect();
+    // Which refusal is reported must not depend on which thread was first.
+    let found: Vec<Result<Candidates, Refusal>> =
+        spans.par_iter().map(|id| candidates(arch, unit, *id, target, snapshot)).collect();
+    found.into_iter().collect()
+}
+
+/// Matches a unit by what [`find`] found. `needed` are the symbols of functions that the update
+/// replaces: all of them must be proven.
+pub(super) fn match_unit(
+    arch: &dyn Arch,
+    unit: &Unit,
+    found: Vec<Candidates>,
     needed: &[u32],
     snapshot: &Snapshot,
     globals: &mut Globals,
 ) -> Result<UnitMatch, Refusal> {
-    let spans: Vec<SpanId> = unit.functions().filter(|id| section_kept(unit, *id)).collect();
-    let found: Vec<Candidates> = spans
-        .par_iter()
-        .map(|id| candidates(arch, unit, *id, target, snapshot))
-        .collect::<Result<_, _>>()?;
-
     let mut matched = UnitMatch {
         name: unit.name.clone(),
         functions: Vec::new(),
         unproven: Vec::new(),
         rules: Vec::new(),
         learned: 0,
-        sections: Sections::default(),
+        sections: Sections::new(unit.sections.len()),
+        hints: Vec::new(),
         places: unit
             .symbols
             .iter()
@@ -85,6 +96,7 @@ pub(super) fn match_unit(
     matched.functions.sort_by_key(|f| f.symbol);
     matched.unproven.sort_by(|a, b| a.function.cmp(&b.function));
     matched.rules.sort();
+    hints_hold(unit, &matched, globals, snapshot)?;
     agree_with_list(&matched, globals, snapshot)?;
     Ok(matched)
 }
@@ -159,9 +171,12 @@ fn decide(
             if several {
                 let span = candidate.span;
                 candidate.places.retain(|place| {
+                    let sections = &matched.sections;
                     facts(unit, span, place)
-                        .iter()
-                        .all(|f| f.contradicts(unit, &matched.sections, globals).is_none())
+                        .all(|f| f.contradicts(unit, sections, globals).is_none())
+                        && hints(unit, span, place)
+                            .iter()
+                            .all(|h| h.contradicts(unit, sections, globals).is_none())
                 });
             }
             match candidate.places.len() {
@@ -204,14 +219,39 @@ fn no_place_left(unit: &Unit, span: SpanId) -> Refusal {
 }
 
 /// Everything that a place says: the function's own position, and the symbols it refers to.
-fn facts(unit: &Unit, span: SpanId, place: &Place) -> Vec<Fact> {
+fn facts<'u>(unit: &'u Unit, span: SpanId, place: &Place) -> impl Iterator<Item = Fact<'u>> {
     let own = unit.spans.get(span).and_then(|s| {
         let symbol = s.symbol?;
         let value = unit.symbols.get(symbol as usize)?.value;
         let start = place.address.wrapping_add(value.wrapping_sub(s.offset));
         Some(fact(unit, symbol, start))
     });
-    own.into_iter().chain(place.learned.iter().map(|l| fact(unit, l.key, l.value))).collect()
+    own.into_iter().chain(place.learned.iter().map(|l| fact(unit, l.key, l.value)))
+}
+
+/// The parts of symbol values that a place gives.
+fn hints(unit: &Unit, span: SpanId, place: &Place) -> Vec<Hint> {
+    let by = unit.spans.get(span).map_or("", |s| s.name.as_str());
+    place.partial.iter().map(|p| hint(unit, p, by)).collect()
+}
+
+/// Parts of symbol values must fit what is known, and what the kernel's own list says.
+fn hints_hold(
+    unit: &Unit,
+    matched: &UnitMatch,
+    globals: &Globals,
+    snapshot: &Snapshot,
+) -> Result<(), Refusal> {
+    for hint in &matched.hints {
+        if let Some((symbol, known)) = hint.contradicts(unit, &matched.sections, globals) {
+            return Err(hint.refusal(symbol, known));
+        }
+        if let Some((symbol, value)) = hint.not_listed(snapshot) {
+            let by = "the kernel's symbol list".to_owned();
+            return Err(hint.refusal(symbol, Taught { value, by }));
+        }
+    }
+    Ok(())
 }
 
 fn accept(
@@ -236,6 +276,7 @@ fn accept(
         }
         fact.teach(&function.name, &mut matched.sections, globals);
     }
+    matched.hints.extend(hints(unit, span, &place));
     matched.learned += place.learned.len();
     for rule in &place.rules {
         RuleTotal::add(&mut matched.rules, rule);
@@ -260,26 +301,23 @@ fn padding(arch: &dyn Arch, end: u64, snapshot: &Snapshot) -> u64 {
     }
     let next = snapshot.symbols.next_address(end).unwrap_or(end);
     let len = next.saturating_sub(end).min(PADDING_MAX);
-    let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    if len > 0 && snapshot.read(end, &mut bytes) && arch.diff().is_padding(&bytes) {
-        len
-    } else {
-        0
-    }
+    let mut buffer = [0; PADDING_MAX as usize];
+    let bytes = buffer.get_mut(..len as usize).unwrap_or_default();
+    if len > 0 && snapshot.read(end, bytes) && arch.diff().is_padding(bytes) { len } else { 0 }
 }
 
-/// What was learned about global symbols must be what the kernel's own list says.
+/// What this unit taught about global symbols must be what the kernel's own list says.
 fn agree_with_list(
     matched: &UnitMatch,
-    globals: &Globals,
+    globals: &mut Globals,
     snapshot: &Snapshot,
 ) -> Result<(), Refusal> {
-    for (name, taught) in &globals.0 {
-        let listed = snapshot.addresses(name);
+    for (name, taught) in globals.take_fresh() {
+        let listed = snapshot.addresses(&name);
         if !listed.is_empty() && !listed.contains(&taught.value) {
             return Err(Refusal::Disagree {
-                symbol: name.clone(),
-                first: (taught.by.clone(), taught.value),
+                symbol: name,
+                first: (taught.by, taught.value),
                 second: (
                     format!("the kernel's symbol list, while matching {}", matched.name),
                     listed.first().copied().unwrap_or(0),

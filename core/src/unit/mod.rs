@@ -123,6 +123,8 @@ pub struct Unit {
     pub spans: Vec<Span>,
     /// For each section its row of the table of special sections, if it has one.
     special: Vec<Option<SpecialSection>>,
+    /// For each section that runs parallel to another: the other.
+    beside: Vec<Option<usize>>,
     /// For each section the range of its spans.
     by_section: Vec<std::ops::Range<SpanId>>,
     /// For each span the entries that are about it, with the offset in the span.

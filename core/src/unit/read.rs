@@ -137,6 +137,7 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Unit, String> {
         symbols,
         spans: Vec::new(),
         special: Vec::new(),
+        beside: Vec::new(),
         by_section: Vec::new(),
         about: Vec::new(),
     })

@@ -3,10 +3,10 @@
 
 use object::elf::{
     SHF_ALLOC, SHF_EXECINSTR, SHF_MERGE, SHF_STRINGS, SHT_NULL, SHT_RELA, SHT_STRTAB, SHT_SYMTAB,
-    STB_LOCAL, STT_FUNC, STT_OBJECT, STT_SECTION,
+    STB_LOCAL, STT_FUNC, STT_NOTYPE, STT_OBJECT, STT_SECTION,
 };
 
-use super::{EntrySize, Reloc, Role, Section, SpecialSection, SymbolPlace, Unit, special};
+use super::{EntrySize, Reloc, Role, Section, SpecialSection, Symbol, SymbolPlace, Unit, special};
 use crate::arch::{Arch, Code, CodeReloc};
 
 /// Index into [`super::Unit::spans`].
@@ -64,11 +64,13 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
         .iter()
         .map(|s| if is_table(s.sh_type) { special::row_for(arch, &s.name) } else { None })
         .collect();
+    unit.beside = unit.special.iter().map(|row| beside(&unit.sections, row.as_ref())).collect();
     let mut starts: Vec<Vec<Start>> = unit.sections.iter().map(|_| Vec::new()).collect();
     for (index, symbol) in unit.symbols.iter().enumerate() {
         if let SymbolPlace::Section(section) = symbol.place
             && !symbol.name.is_empty()
             && symbol.kind != STT_SECTION.0
+            && !is_mapping_symbol(symbol)
             && let Some(list) = starts.get_mut(section)
         {
             let typed = symbol.kind == STT_FUNC.0 || symbol.kind == STT_OBJECT.0;
@@ -98,7 +100,10 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
                     let bounds = entry_boundaries(section, &row);
                     cut_at(&mut spans, index, section, &bounds, SpanKind::Entry);
                 }
-                None => cut_ordinary(&mut spans, index, section, starts, unit),
+                None => {
+                    let bounds = payload.get(index).map(Vec::as_slice).unwrap_or_default();
+                    cut_ordinary(&mut spans, index, section, starts, bounds, unit);
+                }
             }
         }
         by_section.push(first..spans.len());
@@ -108,11 +113,27 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
     unit.about = about(unit);
 }
 
+/// The section that a parallel one runs beside.
+fn beside(sections: &[Section], row: Option<&SpecialSection>) -> Option<usize> {
+    let Role::Parallel { to } = row?.role else { return None };
+    sections.iter().position(|s| s.name == to)
+}
+
+/// Whether a symbol only says what kind of bytes follow (`$x`, `$d`, also with something behind
+/// it): it names nothing. The kernel's own list leaves them out (`is_mapping_symbol`,
+/// include/linux/module_symbol.h).
+fn is_mapping_symbol(symbol: &Symbol) -> bool {
+    symbol.kind == STT_NOTYPE.0
+        && symbol.binding == STB_LOCAL.0
+        && symbol.name.strip_prefix('$').is_some_and(|rest| rest.starts_with(['a', 'd', 't', 'x']))
+}
+
 fn is_table(sh_type: u32) -> bool {
     ![SHT_SYMTAB.0, SHT_STRTAB.0, SHT_RELA.0, SHT_NULL.0].contains(&sh_type)
 }
 
-/// Offsets in payload sections that entries and code refer to.
+/// Offsets in payload sections that entries and code refer to, and offsets in code that entries
+/// about other places of it refer to: where no function covers them, replacements lie there.
 fn payload_boundaries(arch: &dyn Arch, unit: &Unit) -> Vec<Vec<u64>> {
     let mut bounds: Vec<Vec<u64>> = unit.sections.iter().map(|_| Vec::new()).collect();
     let is_payload = |section: usize| {
@@ -123,6 +144,10 @@ fn payload_boundaries(arch: &dyn Arch, unit: &Unit) -> Vec<Vec<u64>> {
         _ => None,
     };
     for (from, section) in unit.sections.iter().enumerate() {
+        let row = unit.special.get(from).copied().flatten();
+        if let Some(row) = row.filter(|r| r.role == Role::Dynamic) {
+            replacement_boundaries(unit, section, &row, &mut bounds);
+        }
         if !section.relocs.iter().any(|r| payload_of(r).is_some()) {
             continue;
         }
@@ -147,6 +172,25 @@ fn payload_boundaries(arch: &dyn Arch, unit: &Unit) -> Vec<Vec<u64>> {
         list.dedup();
     }
     bounds
+}
+
+/// Where the entries of a table refer to code beside the place that they are about.
+fn replacement_boundaries(
+    unit: &Unit,
+    section: &Section,
+    row: &SpecialSection,
+    bounds: &mut [Vec<u64>],
+) {
+    let EntrySize::Fixed(stride @ 1..) = row.size else { return };
+    for reloc in section.relocs.iter().filter(|r| r.offset % stride != row.owner) {
+        if let Some(symbol) = unit.symbols.get(reloc.symbol as usize)
+            && let SymbolPlace::Section(to) = symbol.place
+            && unit.sections.get(to).is_some_and(|s| s.flags & SHF_EXECINSTR.0 != 0)
+            && let Some(list) = bounds.get_mut(to)
+        {
+            list.push(symbol.value.wrapping_add_signed(reloc.addend));
+        }
+    }
 }
 
 /// Target offsets of a whole section's relocations; none where the backend cannot tell, so that
@@ -229,6 +273,7 @@ fn cut_ordinary(
     index: usize,
     section: &Section,
     mut starts: Vec<Start>,
+    replacements: &[u64],
     unit: &Unit,
 ) {
     let has = |flag: u64| section.flags & flag != 0;
@@ -255,7 +300,7 @@ fn cut_ordinary(
             // A label inside the span before.
             continue;
         }
-        gap(spans, index, section, end, start.value, executable);
+        gap(spans, index, section, end..start.value, executable, replacements);
         let next = starts.get(n + 1).map_or(section.size, |s| s.value);
         let size = match start.size {
             0 => next - start.value,
@@ -272,19 +317,32 @@ fn cut_ordinary(
         });
         end = start.value + size;
     }
-    gap(spans, index, section, end, section.size, executable);
+    gap(spans, index, section, end..section.size, executable, replacements);
 }
 
-/// Bytes that no symbol covers: padding is left out.
+/// Bytes that no symbol covers: padding is left out, and what entries refer to is cut into
+/// pieces.
 fn gap(
     spans: &mut Vec<Span>,
     index: usize,
     section: &Section,
-    start: u64,
-    end: u64,
+    range: std::ops::Range<u64>,
     executable: bool,
+    replacements: &[u64],
 ) {
+    let (start, end) = (range.start, range.end);
     if start >= end {
+        return;
+    }
+    if let Some(first) = replacements.iter().copied().find(|r| range.contains(r)) {
+        gap(spans, index, section, start..first, executable, &[]);
+        let mut at: Vec<u64> = replacements.iter().copied().filter(|r| range.contains(r)).collect();
+        at.push(end);
+        for pair in at.windows(2) {
+            if let [from, to] = pair {
+                spans.push(unnamed(SpanKind::Anonymous, index, section, *from, *to));
+            }
+        }
         return;
     }
     let from = section.relocs.partition_point(|r| r.offset < start);

@@ -107,9 +107,8 @@ impl Unit {
     /// For an entry of a table that runs parallel to another: the other's entry.
     pub fn parallel(&self, entry: SpanId) -> Option<SpanId> {
         let span = self.spans.get(entry)?;
-        let Role::Parallel { to } = self.special(span.section)?.role else { return None };
+        let other = (*self.beside.get(span.section)?)?;
         let number = entry.checked_sub(self.by_section.get(span.section)?.start)?;
-        let other = self.sections.iter().position(|s| s.name == to)?;
         let range = self.by_section.get(other)?;
         Some(range.start + number).filter(|id| range.contains(id))
     }
@@ -195,15 +194,19 @@ impl Unit {
             let Target::Span { id: to, offset } = self.resolve(reloc.symbol, reloc.addend) else {
                 continue;
             };
-            let payload = self
-                .spans
-                .get(to)
-                .and_then(|s| self.special(s.section))
-                .is_some_and(|r| r.role == Role::Payload);
-            if payload {
-                let target = self.spans.get(to)?;
+            let target = self.spans.get(to)?;
+            let payload = self.special(target.section).is_some_and(|r| r.role == Role::Payload);
+            // A replacement may lie behind the function, in its own section.
+            let function = self.spans.get(code)?;
+            let behind = target.kind == SpanKind::Anonymous
+                && target.section == function.section
+                && self.is_code(target);
+            if payload || behind {
                 entry.replacement =
                     Some((target.name.as_str(), self.bytes_of(target), self.code_relocs(to)));
+                if behind {
+                    entry.target = target.offset.checked_sub(function.offset);
+                }
             } else if to == code {
                 entry.target = u64::try_from(offset).ok();
             }

@@ -17,11 +17,11 @@ use splice_core::unit::{EntrySize, Role, SpecialSection};
 use crate::convert;
 use crate::v1::{
     Answer, BitFieldV1, CodeV1, DifferenceV1, FAILURE_OTHER, FAILURE_PANIC, FactsV1, FailureV1,
-    HandleV1, KernelV1, LearnedV1, MatchedV1, MismatchV1, NeverQuiescentV1, PluginV1, PluginV1Ref,
-    RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_DROPPED, ROLE_DYNAMIC, ROLE_PARALLEL,
-    ROLE_PAYLOAD, ROLE_TRAVELS, RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1, RunMatchV1,
-    SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS, SIZE_WHOLE, SpecialSectionV1, TemplateV1,
-    VerdictV1,
+    HandleV1, KernelV1, LearnedV1, MatchedV1, MismatchV1, NeverQuiescentV1, PartialV1, PluginV1,
+    PluginV1Ref, RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_DROPPED, ROLE_DYNAMIC,
+    ROLE_PARALLEL, ROLE_PAYLOAD, ROLE_TRAVELS, RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1,
+    RunMatchV1, SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS, SIZE_WHOLE, SpecialSectionV1,
+    TemplateV1, VerdictV1,
 };
 
 /// Relocation types that [`splice_core::arch::RelocationFixup::describe`] is asked for when the
@@ -127,6 +127,7 @@ extern "C" fn facts<E: Export>() -> Answer<FactsV1> {
                 .map(|(t, row)| RelocInfoV1 {
                     name: row.name.into(),
                     mask: row.mask,
+                    recovered_bits: arch.reloc().recovered_bits(t),
                     // A row that is not of the type asked for is for the host to refuse.
                     r_type: if row.r_type == t { t } else { u32::MAX },
                     width: row.width,
@@ -246,10 +247,20 @@ extern "C" fn match_running<E: Export>(
             E::arch().diff().match_running(pre, &run, &Kernel(kernel)).map_err(failed)
         })?;
         Ok(match answer {
-            RunMatch::Matched { learned, rules, live } => RunMatchV1::Matched(MatchedV1 {
+            RunMatch::Matched { learned, partial, rules, live } => RunMatchV1::Matched(MatchedV1 {
                 learned: learned
                     .iter()
                     .map(|l| LearnedV1 { value: l.value, offset: l.offset, key: l.key })
+                    .collect(),
+                partial: partial
+                    .iter()
+                    .map(|p| PartialV1 {
+                        bias: p.bias,
+                        known: p.known,
+                        value: p.value,
+                        offset: p.offset,
+                        key: p.key,
+                    })
                     .collect(),
                 rules: rules
                     .iter()

@@ -135,6 +135,17 @@ pub struct LearnedV1 {
     pub key: u32,
 }
 
+/// See [`splice_core::arch::Partial`].
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy)]
+pub struct PartialV1 {
+    pub bias: u64,
+    pub known: u64,
+    pub value: u64,
+    pub offset: u64,
+    pub key: u32,
+}
+
 /// See [`splice_core::arch::RuleCount`].
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone)]
@@ -164,11 +175,12 @@ pub struct MismatchV1 {
     pub short_branch: bool,
 }
 
-/// The symbol values, rules and live ranges of [`splice_core::arch::RunMatch::Matched`].
+/// The symbol values, their parts, rules and live ranges of [`splice_core::arch::RunMatch::Matched`].
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone)]
 pub struct MatchedV1 {
     pub learned: RVec<LearnedV1>,
+    pub partial: RVec<PartialV1>,
     pub rules: RVec<RuleCountV1>,
     pub live: RVec<RangeV1>,
 }
@@ -187,6 +199,8 @@ pub enum RunMatchV1 {
 pub struct RelocInfoV1 {
     pub name: RString,
     pub mask: u64,
+    /// See [`splice_core::arch::RelocationFixup::recovered_bits`].
+    pub recovered_bits: u64,
     pub r_type: u32,
     pub width: u8,
     pub pc_relative: bool,

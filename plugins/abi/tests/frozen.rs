@@ -30,12 +30,13 @@ FailureV1 120: kind@0 r_type@4 offset@8 value@16 name@24 section@56 text@88
 DifferenceV1 80: pre_offset@0 post_offset@8 pre@16 post@48
 VerdictV1 88:
 LearnedV1 24: value@0 offset@8 key@16
+PartialV1 40: bias@0 known@8 value@16 offset@24 key@32
 RuleCountV1 40: rule@0 places@32 bytes@36
 RangeV1 16: start@0 len@8
 MismatchV1 112: offset@0 expected@8 found@40 why@72 probed@104 short_branch@105
-MatchedV1 96: learned@0 rules@32 live@64
-RunMatchV1 120:
-RelocInfoV1 48: name@0 mask@32 r_type@40 width@44 pc_relative@45 kind@46
+MatchedV1 128: learned@0 partial@32 rules@64 live@96
+RunMatchV1 136:
+RelocInfoV1 56: name@0 mask@32 recovered_bits@40 r_type@48 width@52 pc_relative@53 kind@54
 SpecialSectionV1 88: name@0 size_kind@32 role@36 size@40 owner@48 to@56
 BitFieldV1 16: add@0 word@8 size@9 shift@10 bits@11 position@12
 TemplateV1 80: bytes@0 fields@32 bias@64 range_bits@72
@@ -59,12 +60,13 @@ fn version_1_is_frozen() {
         DifferenceV1: pre_offset post_offset pre post;
         VerdictV1:;
         LearnedV1: value offset key;
+        PartialV1: bias known value offset key;
         RuleCountV1: rule places bytes;
         RangeV1: start len;
         MismatchV1: offset expected found why probed short_branch;
-        MatchedV1: learned rules live;
+        MatchedV1: learned partial rules live;
         RunMatchV1:;
-        RelocInfoV1: name mask r_type width pc_relative kind;
+        RelocInfoV1: name mask recovered_bits r_type width pc_relative kind;
         SpecialSectionV1: name size_kind role size owner to;
         BitFieldV1: add word size shift bits position;
         TemplateV1: bytes fields bias range_bits;

@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     pub special_sections: &'static [SpecialSection],
     /// Sorted by type.
     pub relocations: &'static [RelocInfo],
+    /// The bits that a field of each of them tells, where it is not all; sorted by type.
+    pub recovered_bits: Vec<(u32, u64)>,
     pub absolute64: u32,
     pub template: Template,
     pub word: StackWord,
@@ -70,6 +72,13 @@ impl Facts {
                 return Err(format!("two rows for relocation type {}", a.r_type));
             }
         }
+        let mut recovered_bits: Vec<(u32, u64)> = facts
+            .relocations
+            .iter()
+            .map(|r| (r.r_type, r.recovered_bits))
+            .filter(|(_, bits)| *bits != u64::MAX)
+            .collect();
+        recovered_bits.sort_unstable();
         let sections = facts.special_sections.iter().map(section).collect::<Result<Vec<_>, _>>()?;
         let template = &facts.template;
         Ok(Facts {
@@ -80,6 +89,7 @@ impl Facts {
             cross_prefixes: keep_all(facts.cross_prefixes.iter().map(|p| keep(p)).collect()),
             special_sections: keep_all(sections),
             relocations: keep_all(relocations),
+            recovered_bits,
             absolute64: facts.absolute64,
             template: Template {
                 bytes: template.bytes.to_vec(),

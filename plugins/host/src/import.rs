@@ -12,8 +12,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use abi_stable::std_types::{RResult, RSlice, RSliceMut};
 use splice_core::arch::{
     Arch, ArchError, Code, Difference, FunctionDiff, KernelView, Learned, Mismatch, NeverQuiescent,
-    NoRoom, RelocInfo, RelocationFixup, RuleCount, RunCode, RunMatch, Site, StackSafety, StackWord,
-    Template, TrampolineEncoder, Verdict,
+    NoRoom, Partial, RelocInfo, RelocationFixup, RuleCount, RunCode, RunMatch, Site, StackSafety,
+    StackWord, Template, TrampolineEncoder, Verdict,
 };
 use splice_core::unit::SpecialSection;
 use splice_plugin_abi::convert;
@@ -130,6 +130,17 @@ impl Imported {
                         .learned
                         .iter()
                         .map(|l| Learned { key: l.key, value: l.value, offset: l.offset })
+                        .collect(),
+                    partial: m
+                        .partial
+                        .iter()
+                        .map(|p| Partial {
+                            key: p.key,
+                            bias: p.bias,
+                            known: p.known,
+                            value: p.value,
+                            offset: p.offset,
+                        })
                         .collect(),
                     rules: m.rules.iter().map(rule).collect::<Result<_, ArchError>>()?,
                     live: m.live.iter().map(|r| (r.start, r.len)).collect(),
@@ -263,6 +274,12 @@ impl RelocationFixup for Imported {
     ) -> Result<u64, ArchError> {
         let field = RSlice::from_slice(field);
         self.believe(self.entries.recover()(r_type, addend, place, field))
+    }
+
+    fn recovered_bits(&self, r_type: u32) -> u64 {
+        let bits = &self.facts.recovered_bits;
+        let found = bits.binary_search_by_key(&r_type, |(t, _)| *t).ok().and_then(|n| bits.get(n));
+        found.map_or(u64::MAX, |(_, bits)| *bits)
     }
 }
 

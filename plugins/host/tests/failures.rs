@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use splice_core::arch::{Arch, ArchError, Code, CodeReloc, KernelView, RunCode, RunMatch, check};
+use splice_core::arch::{
+    Arch, ArchError, Code, CodeReloc, KernelView, Partial, RunCode, RunMatch, check,
+};
 use splice_core::diff::diff_units;
 use splice_core::unit::Unit;
 use splice_plugin_host::{Origin, PluginError, Plugins, Search, load};
@@ -326,6 +328,7 @@ fn returns_nonsense() {
         ("learned-outside", "outside f"),
         ("learned-unknown", "which f does not name"),
         ("mismatch-outside", "outside f"),
+        ("partial-unknown-bits", "are known"),
     ] {
         let a = arch(mode);
         nonsense(check::run_match(a, &CODE, &match_running(a).unwrap()), part);
@@ -414,6 +417,10 @@ fn errors_come_back_as_they_were() {
     let mut field = [0; 8];
     assert_eq!(a.reloc().apply(1, 0x1122, 1, 0, &mut field), Ok(()));
     assert_eq!(a.reloc().recover(1, 1, 0, &field), Ok(0x1122));
+    assert_eq!([1, 2, 3].map(|t| a.reloc().recovered_bits(t)), [u64::MAX, 0xffff, u64::MAX]);
+    let page = Partial { key: 5, bias: 8, known: !0xfff, value: 0x1000, offset: 0 };
+    let matched = match_running(arch("partial"));
+    assert!(matches!(matched, Ok(RunMatch::Matched { partial, .. }) if partial == [page]));
     let why = arch("no-room").trampoline().site(&CODE, &[], 0).unwrap().unwrap_err();
     assert_eq!(why.0, "there is none");
 }

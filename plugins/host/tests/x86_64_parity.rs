@@ -119,6 +119,7 @@ fn the_facts_are_equal() {
     assert_eq!(a.reloc().absolute64(), b.reloc().absolute64());
     for r_type in 0..5000 {
         assert_eq!(a.reloc().describe(r_type), b.reloc().describe(r_type));
+        assert_eq!(a.reloc().recovered_bits(r_type), b.reloc().recovered_bits(r_type));
     }
 }
 

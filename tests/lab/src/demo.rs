@@ -129,18 +129,13 @@ pub fn switched(answer: &Answer) -> String {
 
 /// What the match covered.
 fn matched(answer: &Answer) -> String {
-    let mut text = String::new();
-    for (key, unit) in
-        [("functions", "functions"), ("bytes", "bytes"), ("symbols", "symbols learned")]
-    {
-        let value = search(&answer.json, key);
-        let number =
-            value.and_then(|v| v.as_u64().or_else(|| v.as_array().map(|a| a.len() as u64)));
-        if let Some(number) = number {
-            text.push_str(&format!(", {number} {unit}"));
-        }
-    }
-    text
+    let number = |key| answer.number(key).unwrap_or(0);
+    format!(
+        ", {} functions proven byte for byte ({} bytes), {} values learned",
+        number("matched"),
+        number("matched_bytes"),
+        number("learned")
+    )
 }
 
 /// The phases of create, if it says them.
@@ -149,7 +144,7 @@ fn phases(answer: &Answer) -> String {
         return String::new();
     };
     let parts: Vec<String> = phases.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    format!(" ({})", parts.join(", "))
+    format!(" (milliseconds: {})", parts.join(", "))
 }
 
 /// Changed functions with their reasons, one a line.

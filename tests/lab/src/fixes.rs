@@ -119,7 +119,7 @@ impl Fix {
         let files = self.files();
         let old = cache.source_files(&self.base, &files)?;
         let new = cache.source_files(&self.target, &files)?;
-        let mut patch = format!("{}\n\nFixes {}.\n\n", self.subject, self.cve);
+        let mut patch = format!("Subject: {}\n\nFixes {}.\n\n", self.subject, self.cve);
         let mut unused: Vec<&Selector> = self.selectors.iter().collect();
         for file in &files {
             let before = std::fs::read_to_string(old.join(file))?;

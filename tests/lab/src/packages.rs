@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Distribution packages: what apt offers, a checked copy of one in the cache, and what is in it.
-//! Nothing is installed, and nothing here needs root.
+//! What the lab takes from the distribution's packages: bootable images, and single files of a
+//! kernel's source. Nothing is installed, and nothing here needs root.
 
-use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use sha2::{Digest, Sha256};
+use splice_cli::kernel::packages::{fetch, offered, unpack};
+use splice_cli::kernel::{Kernel, cache};
 
 /// The package with the kernel's source.
 const SOURCE: &str = "linux-source-6.1";
@@ -31,25 +30,11 @@ pub struct Image {
 }
 
 impl Cache {
-    /// The user's cache: `$XDG_CACHE_HOME/splice`, or `~/.cache/splice`.
+    /// The user's cache.
     pub fn open() -> Result<Self> {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        let base = match (variable("XDG_CACHE_HOME"), variable("HOME")) {
-            (Some(cache), _) => PathBuf::from(cache),
-            (None, Some(home)) => PathBuf::from(home).join(".cache"),
-            (None, None) => bail!("neither XDG_CACHE_HOME nor HOME says where the cache is"),
-        };
-        Self::at(&base.join("splice"))
-    }
-
-    /// A cache in this directory.
-    pub fn at(root: &Path) -> Result<Self> {
-        for name in ["packages", "lab"] {
-            let path = root.join(name);
-            std::fs::create_dir_all(&path)
-                .with_context(|| format!("cannot create the cache {}", path.display()))?;
-        }
-        Ok(Self { root: root.to_path_buf() })
+        cache::directory("packages")?;
+        cache::directory("lab")?;
+        Ok(Self { root: cache::root()? })
     }
 
     /// A directory of the lab's own in the cache.
@@ -58,34 +43,8 @@ impl Cache {
         self.root.join("lab")
     }
 
-    /// A package of exactly this version, checked against the checksum in apt's lists.
-    pub fn fetch(&self, package: &str, version: &str) -> Result<PathBuf> {
-        let directory = self.root.join("packages");
-        let record = Record::of(package, version)?;
-        let place = directory.join(&record.file_name);
-        if std::fs::metadata(&place).is_ok_and(|data| data.len() == record.size) {
-            return Ok(place);
-        }
-        eprintln!("fetching {package} {version} ({} MB)", record.size / 1_000_000);
-        let work = tempfile::Builder::new().prefix(".fetch-").tempdir_in(&directory)?;
-        let mut apt = Command::new("apt-get");
-        if rustix::process::geteuid().is_root() {
-            // apt's own unprivileged user cannot write to a private cache.
-            apt.args(["-o", "APT::Sandbox::User=root"]);
-        }
-        apt.args(["-q", "download", &format!("{package}={version}")]).current_dir(work.path());
-        run(&mut apt)?;
-        let fetched = std::fs::read_dir(work.path())?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-            .with_context(|| format!("apt-get download {package} left no file"))?;
-        let sum = sha256(&fetched)?;
-        if sum != record.sha256 {
-            bail!("{package} {version} has the checksum {sum}, but should have {}", record.sha256);
-        }
-        std::fs::rename(&fetched, &place).context("cannot move a package into the cache")?;
-        Ok(place)
+    fn fetch(&self, package: &str, version: &str) -> Result<PathBuf> {
+        fetch(&self.root.join("packages"), package, version, &mut |text| eprintln!("{text}"))
     }
 
     /// An image package, fetched and unpacked.
@@ -95,7 +54,7 @@ impl Cache {
             let package = self.fetch(&format!("linux-image-{release}"), version)?;
             let work = tempfile::Builder::new().prefix(".unpack-").tempdir_in(self.lab())?;
             let tree = work.path().join("tree");
-            run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&tree))?;
+            unpack(&package, &tree)?;
             if std::fs::rename(&tree, &place).is_err() && !place.is_dir() {
                 bail!("cannot move the unpacked image to {}", place.display());
             }
@@ -176,89 +135,9 @@ impl Cache {
     }
 }
 
-/// A kernel which can be booted and built against.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kernel {
-    /// Kernel release.
-    pub release: String,
-    /// Version of its packages.
-    pub version: String,
-}
-
-/// The versions of a package that apt offers, newest first.
-pub fn offered(package: &str) -> Result<Vec<String>> {
-    Ok(offers(&[package])?.remove(package).unwrap_or_default())
-}
-
-/// The same for several packages, with one look at apt's lists.
-fn offers<S: AsRef<str>>(packages: &[S]) -> Result<BTreeMap<String, Vec<String>>> {
-    let output = Command::new("apt-cache")
-        .arg("madison")
-        .args(packages.iter().map(AsRef::as_ref))
-        .output()
-        .context("cannot run apt-cache")?;
-    Ok(madison(&String::from_utf8_lossy(&output.stdout)))
-}
-
-fn madison(text: &str) -> BTreeMap<String, Vec<String>> {
-    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for line in text.lines() {
-        let mut fields = line.split('|').map(str::trim);
-        if let (Some(name), Some(version)) = (fields.next(), fields.next()) {
-            let versions = found.entry(name.to_owned()).or_default();
-            if !versions.iter().any(|known| known == version) {
-                versions.push(version.to_owned());
-            }
-        }
-    }
-    found
-}
-
-/// Every 6.1 cloud kernel for which apt offers image, headers and source of the same version,
-/// oldest first.
+/// Every 6.1 cloud kernel that can be booted and built against, oldest first.
 pub fn kernels() -> Result<Vec<Kernel>> {
-    let output = Command::new("apt-cache")
-        .args(["pkgnames", "linux-image-6.1.0-"])
-        .output()
-        .context("cannot run apt-cache")?;
-    let names = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut numbers = Vec::new();
-    let mut wanted = vec![SOURCE.to_owned()];
-    for name in names.lines() {
-        let Some(release) = name.strip_prefix("linux-image-") else { continue };
-        let number = release
-            .strip_prefix("6.1.0-")
-            .and_then(|rest| rest.strip_suffix("-cloud-amd64"))
-            .and_then(|number| number.parse::<u32>().ok());
-        if let Some(number) = number {
-            wanted.extend([name.to_owned(), format!("linux-headers-{release}")]);
-            numbers.push((number, release.to_owned()));
-        }
-    }
-    let offers = offers(&wanted)?;
-    let has = |package: &str, version: &String| {
-        offers.get(package).is_some_and(|versions| versions.contains(version))
-    };
-    let mut found = Vec::new();
-    for (number, release) in numbers {
-        let images = offers.get(&format!("linux-image-{release}"));
-        let headers = format!("linux-headers-{release}");
-        let version = images
-            .into_iter()
-            .flatten()
-            .find(|version| has(&headers, version) && has(SOURCE, version));
-        if let Some(version) = version {
-            found.push((number, Kernel { release, version: version.clone() }));
-        }
-    }
-    found.sort_by_key(|(number, _)| *number);
-    if found.is_empty() {
-        bail!(
-            "apt offers no 6.1 cloud-amd64 kernel with image, headers and source of one version; \
-             run apt-get update as root, or add the suites bookworm and bookworm-security"
-        );
-    }
-    Ok(found.into_iter().map(|(_, kernel)| kernel).collect())
+    splice_cli::kernel::kernels("6.1", "cloud-amd64")
 }
 
 /// The older image to patch and the newer source to take fixes from: those that the point release
@@ -276,102 +155,5 @@ pub fn pair(base: &str, target: &str) -> Result<(Kernel, String)> {
             all.iter().map(|kernel| kernel.version.as_str()).collect::<Vec<_>>().join(", "),
             sources.join(", ")
         ),
-    }
-}
-
-/// What apt's lists say of one package.
-struct Record {
-    file_name: String,
-    size: u64,
-    sha256: String,
-}
-
-impl Record {
-    fn of(package: &str, version: &str) -> Result<Self> {
-        let output = Command::new("apt-cache")
-            .args(["show", &format!("{package}={version}")])
-            .output()
-            .context("cannot run apt-cache")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        match Self::parse(&text, version) {
-            Some(record) => Ok(record),
-            None => bail!(
-                "apt does not offer {package} {version} (it has: {}); if its lists are old, run \
-                 apt-get update as root",
-                offered(package)?.join(", ")
-            ),
-        }
-    }
-
-    fn parse(text: &str, version: &str) -> Option<Self> {
-        text.split("\n\n").find_map(|stanza| {
-            let field = |name: &str| {
-                stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-            };
-            if field("Version")? != version {
-                return None;
-            }
-            Some(Self {
-                file_name: field("Filename")?.rsplit('/').next()?.to_owned(),
-                size: field("Size")?.parse().ok()?,
-                sha256: field("SHA256")?.to_owned(),
-            })
-        })
-    }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("cannot run {program}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr).trim())
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let length = file.read(&mut buffer)?;
-        if length == 0 {
-            break;
-        }
-        hash.update(buffer.get(..length).unwrap_or_default());
-    }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn madison_lines_are_read() {
-        let text = " linux-source-6.1 |  6.1.192-2 | http://x y/main amd64 Packages\n \
-                    linux-source-6.1 |  6.1.170-3 | http://x y/main amd64 Packages\n linux | 1 | z\n";
-        let found = madison(text);
-        assert_eq!(found["linux-source-6.1"], ["6.1.192-2", "6.1.170-3"]);
-        assert_eq!(found["linux"], ["1"]);
-    }
-
-    #[test]
-    fn the_right_stanza_is_taken() {
-        let text = "Package: p\nVersion: 2\nFilename: pool/p_2.deb\nSize: 20\nSHA256: bb\n\n\
-                    Package: p\nVersion: 1\nFilename: pool/p_1.deb\nSize: 10\nSHA256: aa\n";
-        let record = Record::parse(text, "1").unwrap();
-        assert_eq!((record.file_name.as_str(), record.size), ("p_1.deb", 10));
-        assert_eq!(record.sha256, "aa");
-        assert!(Record::parse(text, "3").is_none());
-    }
-
-    #[test]
-    fn checksums_are_sha256() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("abc");
-        std::fs::write(&path, "abc").unwrap();
-        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256(&path).unwrap(), expected);
     }
 }

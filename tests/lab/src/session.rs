@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use splice_cli::kernel::Kernel;
 
 use crate::build::Programs;
 use crate::initramfs::{Initramfs, ModuleDirectory};
-use crate::packages::{Cache, Image, Kernel, pair};
+use crate::packages::{Cache, Image, pair};
 use crate::protocol::{Command, Outcome, Request};
 use crate::vm::{Machine, Options};
 

@@ -52,6 +52,13 @@ fn image(kallsyms: &str) -> Result<(u64, u64)> {
     Ok((start, end - start))
 }
 
+/// Offset of the first segment's bytes in a core that [`take`] wrote.
+#[must_use]
+pub fn segments_begin(core: &[u8]) -> Option<u64> {
+    let count: [u8; 2] = core.get(56..58)?.try_into().ok()?;
+    Some(HEADER + SEGMENT * u64::from(u16::from_le_bytes(count)))
+}
+
 fn write_core(path: &Path, parts: &[(u64, Vec<u8>)]) -> Result<()> {
     let count = u16::try_from(parts.len())?;
     let mut out = Vec::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `/init` of the lab's virtual machines: it serves the host, or (by its first argument) is the load,
-//! a probe, or a process that just ends.
+//! a probe, a process that just ends, or one that has the kernel give back what is free.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,6 +13,13 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["exit", code] => ExitCode::from(code.parse::<u8>().unwrap_or(255)),
         ["probe", name] => probe::run(name),
+        ["settle"] => match kernel::settle() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("splice-lab-init: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
         ["load", threads, pace] => match (threads.parse(), pace.parse()) {
             (Ok(threads), Ok(pace)) => load::run(threads, Duration::from_micros(pace)),
             _ => ExitCode::from(2),
@@ -26,7 +33,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         _ => {
-            eprintln!("splice-lab-init: exit CODE | probe NAME | load THREADS PACE_US");
+            eprintln!("splice-lab-init: exit CODE | probe NAME | settle | load THREADS PACE_US");
             ExitCode::from(2)
         }
     }

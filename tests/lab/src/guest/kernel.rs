@@ -55,6 +55,19 @@ pub fn log() -> Result<String> {
     Ok(text)
 }
 
+/// Has the kernel free what it only keeps in case it is needed, so that what is left can be counted:
+/// clean caches, and the free objects that each processor holds of each slab cache (which count as
+/// in use otherwise).
+pub fn settle() -> Result<()> {
+    rustix::fs::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "3").context("cannot drop caches")?;
+    for entry in std::fs::read_dir("/sys/kernel/slab").context("no /sys/kernel/slab")? {
+        let path = entry?.path().join("shrink");
+        std::fs::write(&path, "1").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// Switches the machine off. (The machine is started so that a reboot ends it.)
 pub fn power_off() -> Result<()> {
     rustix::fs::sync();

@@ -17,6 +17,7 @@ pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("create_names_the_hunk_that_does_not_apply", || does_not_apply(fixture));
     suite.test("create_says_that_nothing_changed", || nothing_changed(fixture));
     suite.test("create_refuses_a_unit_that_is_not_built", || not_built(fixture));
+    suite.test("create_refuses_what_is_never_left", || never_left(fixture));
     suite.test("create_passes_on_the_compilers_words", || does_not_compile(fixture));
     suite.test("create_can_be_killed", || killed(fixture));
     suite.test("create_leaves_the_tree_alone", || tree_untouched(fixture));
@@ -72,6 +73,14 @@ fn not_built(fixture: &Fixture) -> Result<()> {
     let answer = no_update(file, answer)?;
     ensure!(answer.exit > 0, "{} succeeded", answer.what);
     answer.says(&["sound/core/init"]).map(drop)
+}
+
+fn never_left(fixture: &Fixture) -> Result<()> {
+    let old = "if (unlikely(worker->flags & WORKER_DIE))";
+    let new = "if (unlikely(worker->flags & (WORKER_DIE | 1 << 30)))";
+    let patch = fixture.edit("kernel/workqueue.c", old, new)?;
+    let (file, answer) = fixture.lab.create("never-left", &patch)?;
+    no_update(file, answer)?.expect(4)?.says(&["worker_thread", "--accept"]).map(drop)
 }
 
 fn does_not_compile(fixture: &Fixture) -> Result<()> {

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Tests which need a machine of their own: another kernel, another command line.
+//! Tests which need a machine of their own: another kernel, another command line, another text.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::{FIX, Fixture, Suite};
+use super::{FIX, Fixture, MODULE_FIX, SLEEPER, Suite};
 use crate::packages::kernels;
 use crate::session::{Contents, Guest};
+use crate::snapshot;
 
 pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("another_release_is_refused", || another_release(fixture));
     suite.test("signatures_enforced", || signatures(fixture));
+    suite.test("a_flipped_bit_in_a_snapshot_is_refused", || flipped(fixture));
 }
 
 fn contents(fixture: &Fixture) -> Contents<'_> {
@@ -39,4 +41,47 @@ fn signatures(fixture: &Fixture) -> Result<()> {
     guest.apply(FIX)?.expect(7)?.says(&["sign"])?;
     guest.expect_clean()?;
     guest.machine.power_off()
+}
+
+/// The function in whose text bits are flipped, and how many bytes apart.
+const FLIPPED: &str = "sk_setsockopt";
+const STEP: u64 = 61;
+
+/// A booted kernel's memory is checked outside of it; then with single bits flipped.
+fn flipped(fixture: &Fixture) -> Result<()> {
+    let place = fixture.lab.work.path().join("snapshot");
+    let contents = Contents { modules: vec!["tipc".to_owned()], ..Contents::default() };
+    let mut guest = Guest::boot(&fixture.lab, &fixture.lab.image, &contents)?;
+    let start = guest.machine.address(FLIPPED)?;
+    let text = guest.machine.address("_stext")? & !0xfff;
+    snapshot::take(&mut guest.machine, &place)?;
+    guest.machine.power_off()?;
+    let core = place.join("core");
+    let check = |id: &str| {
+        let file = fixture.updates.iter().find(|(name, _)| *name == id).context("no update")?;
+        let [file, core, symbols] = [&file.1, &core, &place.join("kallsyms")]
+            .map(|path| path.to_string_lossy().into_owned());
+        fixture.lab.splice(&["check", &file, "--snapshot", &core, "--symbols", &symbols])
+    };
+    for id in [FIX, MODULE_FIX, SLEEPER] {
+        check(id)?.success().with_context(|| format!("{id} on an untouched snapshot"))?;
+    }
+
+    let whole = std::fs::read(&core)?;
+    // The text's segment is the first, and its bytes stand right behind the headers.
+    let headers = snapshot::segments_begin(&whole).context("the snapshot has no segments")?;
+    let mut flips = 0;
+    for offset in (6..0x600).step_by(STEP as usize) {
+        let at = usize::try_from(headers + (start - text) + offset)?;
+        let mut bytes = whole.clone();
+        *bytes.get_mut(at).context("the function lies outside the snapshot")? ^= 1 << (offset % 8);
+        std::fs::write(&core, &bytes)?;
+        let answer = check(FIX)?;
+        let answer = answer.expect(5).with_context(|| format!("a bit at {offset:#x}"))?;
+        // It is said where, or which symbol would be at two places then.
+        answer.says(&[FLIPPED])?;
+        flips += 1;
+    }
+    ensure!(flips > 20, "only {flips} bits were flipped");
+    Ok(())
 }

@@ -6,8 +6,8 @@
 
 use splice_plugin_abi::arch::{
     Arch, ArchError, BitField, Code, Difference, FunctionDiff, KernelView, Learned, Mismatch,
-    NeverQuiescent, NoRoom, RelocInfo, RelocKind, RelocationFixup, RuleCount, RunCode, RunMatch,
-    Site, StackSafety, StackWord, Template, TrampolineEncoder, Verdict,
+    NeverQuiescent, NoRoom, Partial, RelocInfo, RelocKind, RelocationFixup, RuleCount, RunCode,
+    RunMatch, Site, StackSafety, StackWord, Template, TrampolineEncoder, Verdict,
 };
 use splice_plugin_abi::unit::{EntrySize, Role, SpecialSection};
 
@@ -125,7 +125,12 @@ impl FunctionDiff for TestArch {
                 if read { u64::from(byte[0]) } else { u64::MAX },
             ];
             let learned = values.map(|value| Learned { key: 5, value, offset: 0 }).to_vec();
-            return Ok(RunMatch::Matched { learned, rules: Vec::new(), live: Vec::new() });
+            return Ok(RunMatch::Matched {
+                learned,
+                partial: Vec::new(),
+                rules: Vec::new(),
+                live: Vec::new(),
+            });
         }
         if is("mismatch-outside") {
             return Ok(RunMatch::Refused(Mismatch {
@@ -153,7 +158,13 @@ impl FunctionDiff for TestArch {
             Vec::new()
         };
         let rules = vec![RuleCount { rule: "test rule", places: 1, bytes: 2 }];
-        Ok(RunMatch::Matched { learned, rules, live })
+        let page = Partial { key: 5, bias: 8, known: !0xfff, value: 0x1000, offset: 0 };
+        let partial = match () {
+            () if is("partial") => vec![page],
+            () if is("partial-unknown-bits") => vec![Partial { value: 0x1001, ..page }],
+            () => Vec::new(),
+        };
+        Ok(RunMatch::Matched { learned, partial, rules, live })
     }
 
     fn disassemble(&self, bytes: &[u8], address: u64, count: usize) -> Vec<String> {
@@ -229,6 +240,9 @@ impl RelocationFixup for TestArch {
                 Ok(())
             }
         }
+    }
+    fn recovered_bits(&self, r_type: u32) -> u64 {
+        if r_type == 2 { 0xffff } else { u64::MAX }
     }
     fn recover(&self, _: u32, addend: i64, _: u64, field: &[u8]) -> Result<u64, ArchError> {
         may_panic("panic-recover");

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The jump at an old function's entry: `b`, one aligned instruction.
+//!
+//! It stands behind the landing pad (`bti c`) and behind the two instructions of the ftrace site,
+//! before the return address is signed: the new function signs it itself. It reaches 128 MiB;
+//! an update module that lies farther away is refused when the distance is put in.
+
+use splice_core::arch::{ArchError, BitField, Code, NoRoom, Site, Template, TrampolineEncoder};
+
+use crate::{Aarch64, insn, special};
+
+/// Length of the jump.
+pub(crate) const JUMP_LEN: u64 = insn::LEN;
+/// Instructions of an ftrace site.
+pub(crate) const PATCHABLE_WORDS: u64 = 2;
+
+/// Offset of the first instruction that is no landing pad.
+fn behind_pad(code: &Code<'_>) -> u64 {
+    match insn::at(code.bytes, 0) {
+        Some(word) if insn::is_bti(word) => insn::LEN,
+        _ => 0,
+    }
+}
+
+/// Offset of the two instructions that the compiler left for tracing, if it did: where an entry
+/// says so, or two nops behind the landing pad. (With the tracer's data before each function, as
+/// since 6.4, the entry is about that data, and not handed over with the function. No other code
+/// begins with two nops.)
+pub(crate) fn patchable(code: &Code<'_>) -> Option<u64> {
+    let start = behind_pad(code);
+    let listed = code.entries.iter().any(|e| e.section == special::PATCHABLE && e.offset == start);
+    let nops = (0..PATCHABLE_WORDS).all(|n| insn::at(code.bytes, start + n * 4) == Some(insn::NOP));
+    (listed || nops).then_some(start)
+}
+
+/// Whether the code begins with an instruction that signs the return address: a landing pad
+/// without being called so, where landing pads are enforced.
+pub(crate) fn begins_with_signing(code: &Code<'_>) -> bool {
+    matches!(insn::at(code.bytes, 0), Some(insn::PACIASP | insn::PACIBSP))
+}
+
+impl TrampolineEncoder for Aarch64 {
+    fn site(
+        &self,
+        pre: &Code<'_>,
+        live: &[(u64, u64)],
+        padding: u64,
+    ) -> Result<Result<Site, NoRoom>, ArchError> {
+        let name = pre.name;
+        let offset = match patchable(pre) {
+            Some(start) => start + PATCHABLE_WORDS * insn::LEN,
+            None => behind_pad(pre),
+        };
+        let end = offset + JUMP_LEN;
+        let size = pre.bytes.len() as u64;
+        if end > size.saturating_add(padding) {
+            return Ok(Err(NoRoom(format!(
+                "{name} is {size} bytes long with {padding} bytes of padding behind it, a jump \
+                 at offset {offset:#x} needs {end}"
+            ))));
+        }
+        let hit =
+            live.iter().find(|(start, len)| *start < end && offset < start.saturating_add(*len));
+        if let Some((start, len)) = hit {
+            if *start == 0 && begins_with_signing(pre) {
+                return Ok(Err(NoRoom(format!(
+                    "{name} begins with the signing of its return address, which is its landing \
+                     pad too: nothing tells whether this kernel enforces landing pads"
+                ))));
+            }
+            return Ok(Err(NoRoom(format!(
+                "{name}: the kernel may rewrite {len} bytes at offset {start:#x} while it runs \
+                 (a jump label or a trace site), and a jump at offset {offset:#x} would cover them"
+            ))));
+        }
+        Ok(Ok(Site { offset, len: JUMP_LEN }))
+    }
+
+    fn template(&self) -> Template {
+        Template {
+            bytes: insn::B.to_le_bytes().to_vec(),
+            fields: vec![BitField { word: 0, size: 4, add: 0, shift: 2, bits: 26, position: 0 }],
+            bias: 0,
+            range_bits: 28,
+        }
+    }
+
+    fn recognise(&self, bytes: &[u8], address: u64) -> Option<u64> {
+        let word = insn::at(bytes, 0)?;
+        if word & !insn::IMM26 != insn::B {
+            return None;
+        }
+        Some(address.wrapping_add_signed(insn::branch_distance(word)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::insn::{NOP, PACIASP};
+    use splice_core::arch::{Entry, check};
+
+    const BTI_C: u32 = 0xd503_245f;
+    const RET: u32 = 0xd65f_03c0;
+
+    fn site(words: &[u32], listed: &[u64], live: &[(u64, u64)]) -> Result<Site, NoRoom> {
+        padded(words, listed, live, 0)
+    }
+
+    fn padded(
+        words: &[u32],
+        listed: &[u64],
+        live: &[(u64, u64)],
+        padding: u64,
+    ) -> Result<Site, NoRoom> {
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let entries: Vec<_> = listed
+            .iter()
+            .map(|offset| Entry {
+                section: special::PATCHABLE,
+                offset: *offset,
+                data: &[0; 8],
+                relocs: &[],
+                replacement: None,
+                target: None,
+            })
+            .collect();
+        let code = Code { name: "f", bytes: &bytes, relocs: &[], entries: &entries };
+        let got = Aarch64.site(&code, live, padding).unwrap();
+        if let Ok(site) = &got {
+            assert_eq!(check::site(&Aarch64, &code, padding, live, site), Ok(()));
+        }
+        got
+    }
+
+    #[test]
+    fn the_jump_stands_behind_landing_pad_and_ftrace_site() {
+        // (code, entries, live ranges, offset)
+        type Row<'a> = (&'a [u32], &'a [u64], &'a [(u64, u64)], u64);
+        let table: &[Row<'_>] = &[
+            (&[RET], &[], &[], 0),
+            (&[PACIASP, RET], &[], &[], 0),
+            (&[BTI_C, RET], &[], &[], 4),
+            (&[NOP, NOP, PACIASP, RET], &[0], &[(0, 8)], 8),
+            (&[NOP, NOP, PACIASP, RET], &[], &[(0, 8)], 8),
+            (&[BTI_C, NOP, NOP, PACIASP, RET], &[4], &[(4, 8)], 12),
+            (&[BTI_C, NOP, NOP, RET], &[], &[], 12),
+            (&[NOP, PACIASP, RET], &[], &[], 0),
+        ];
+        for (words, listed, live, offset) in table {
+            let got = site(words, listed, live).unwrap();
+            assert_eq!(got, Site { offset: *offset, len: 4 }, "{words:x?}");
+        }
+    }
+
+    #[test]
+    fn padding_may_be_borrowed_but_no_more() {
+        assert_eq!(padded(&[NOP, NOP], &[0], &[], 4).unwrap().offset, 8);
+        let NoRoom(why) = padded(&[NOP, NOP], &[0], &[], 0).unwrap_err();
+        assert!(why.contains("8 bytes") && why.contains("needs 12"), "{why}");
+    }
+
+    #[test]
+    fn places_that_the_kernel_rewrites_are_kept_off() {
+        for live in [(0, 4), (0, 8), (2, 4)] {
+            let NoRoom(why) = site(&[RET, RET, RET], &[], &[live]).unwrap_err();
+            assert!(why.contains(&format!("{:#x}", live.0)), "{why}");
+        }
+        assert!(site(&[RET, RET], &[], &[(4, 4)]).is_ok());
+        let NoRoom(why) = site(&[PACIASP, RET], &[], &[(0, 4)]).unwrap_err();
+        assert!(why.contains("landing pad"), "{why}");
+    }
+
+    /// What the kernel side computes (see `splice_core::arch::trampoline`).
+    fn encode(template: &Template, site: u64, target: u64) -> Vec<u8> {
+        let mut bytes = template.bytes.clone();
+        for f in &template.fields {
+            let distance = target.wrapping_sub(site.wrapping_add_signed(template.bias));
+            let value = (distance.wrapping_add_signed(f.add) as i64) >> f.shift;
+            let at = usize::from(f.word);
+            let word = insn::at(&bytes, at as u64).unwrap();
+            let bits = (value as u32 & ((1 << f.bits) - 1)) << f.position;
+            bytes[at..at + 4].copy_from_slice(&(word | bits).to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_template_encodes_to_a_jump() {
+        const AT: u64 = 0xffff_8000_0801_0008;
+        let template = Aarch64.template();
+        assert_eq!(check::template(&Aarch64, &template), Ok(()));
+        // (target, bytes)
+        let table: &[(u64, &str)] = &[
+            (AT, "00000014"),
+            (AT + 0x1000, "00040014"),
+            (AT - 4, "ffffff17"),
+            (AT + 0x7ff_fffc, "ffffff15"),
+            (AT - 0x800_0000, "00000016"),
+        ];
+        for (target, hex) in table {
+            let bytes = encode(&template, AT, *target);
+            let got: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(&got, hex);
+            assert_eq!(Aarch64.recognise(&bytes, AT), Some(*target));
+            let text = crate::decode::disassemble(&bytes, AT, 1);
+            assert_eq!(text, [format!("b {target:#x}")]);
+        }
+        // The range that the template names is the instruction's.
+        assert_eq!(template.range_bits, 26 + 2);
+    }
+
+    #[test]
+    fn other_bytes_are_no_trampoline() {
+        assert_eq!(Aarch64.recognise(&insn::BL.to_le_bytes(), 0), None);
+        assert_eq!(Aarch64.recognise(&[0, 0, 0], 0), None);
+        assert_eq!(Aarch64.recognise(&NOP.to_le_bytes(), 0), None);
+    }
+}

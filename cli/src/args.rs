@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  splice prepare --release 6.1.0-47-cloud-amd64   make a kernel ready, once
+  splice create fix.patch -o fix.splice           build an update from a patch
+  splice check fix.splice                         would it apply here? loads nothing
+  splice apply fix.splice                         switch the running kernel
+  splice undo fix                                 and back
+
+Exit codes:
+  0 done   1 failed   2 usage   3 nothing changed   4 refused: unsupported or unsafe change
+  5 the kernel does not match   6 code in use, gave up   7 not permitted";
+
+/// Puts a security fix into a running Linux kernel, without a reboot.
+#[derive(Debug, Parser)]
+#[command(name = "splice", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// The kernel's architecture; by default that of this machine.
+    #[arg(long, value_name = "ARCH", global = true)]
+    pub(crate) arch: Option<String>,
+    /// How results are printed on standard output.
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    pub(crate) format: Format,
+    /// Say more, for example how long each phase took.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Form of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs: one JSON document with a version.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Get a kernel ready to build updates for.
+    Prepare(PrepareArgs),
+    /// Build an update from patches.
+    Create(CreateArgs),
+    /// Compare two objects: which functions and data changed, and why.
+    Diff(DiffArgs),
+    /// Show what an update holds.
+    Inspect(InspectArgs),
+    /// Say whether an update would apply to a kernel. Loads and changes nothing.
+    Check(CheckArgs),
+    /// Put an update into effect on the running kernel.
+    Apply(ApplyArgs),
+    /// Take an update back.
+    Undo(UndoArgs),
+    /// List the updates in the running kernel.
+    List,
+    /// Tell everything about an update in the running kernel, or about all.
+    Status(StatusArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page.
+    Man,
+}
+
+const PREPARE: &str = "\
+A prepared kernel is a private tree in the cache ($XDG_CACHE_HOME/splice, else ~/.cache/splice). With \
+--release alone, source, configuration and headers come from the packages that apt offers for exactly \
+that release; nothing is installed. With --source and --config, the source tree is copied, and never \
+modified.";
+
+/// Which kernel, and where its parts come from.
+#[derive(Debug, Args)]
+#[command(after_help = PREPARE)]
+pub(crate) struct PrepareArgs {
+    /// The release, as `uname -r` prints it. Without it, the newest 6.1 cloud kernel of the
+    /// distribution, or what the given source says.
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) release: Option<String>,
+    /// A kernel source tree, exactly the one that the kernel was built from.
+    #[arg(long, value_name = "DIR", requires = "config")]
+    pub(crate) source: Option<PathBuf>,
+    /// The kernel's configuration.
+    #[arg(long, value_name = "FILE", requires = "source")]
+    pub(crate) config: Option<PathBuf>,
+    /// The kernel's Module.symvers.
+    #[arg(long, value_name = "FILE", requires = "source")]
+    pub(crate) symvers: Option<PathBuf>,
+    /// Use this machine's compiler although the kernel was built with another one. Then only
+    /// `check` and `apply` can tell whether the code is the same.
+    #[arg(long)]
+    pub(crate) any_compiler: bool,
+    /// Make it anew, even if it is ready.
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Parallel jobs; by default one for each processor.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+}
+
+const CREATE: &str = "\
+The patches are applied to a copy, in the order given; only the units (.c and .S files) that they reach \
+are compiled, before and after. What cannot be put into a running kernel is refused with exit code 4, \
+with the reason and the way out; a patch that changes no code ends with exit code 3.";
+
+/// What goes into an update.
+#[derive(Debug, Args)]
+#[command(after_help = CREATE)]
+pub(crate) struct CreateArgs {
+    /// Patches, as `diff -u` or git write them.
+    #[arg(value_name = "PATCH", required = true)]
+    pub(crate) patches: Vec<PathBuf>,
+    /// The prepared kernel; by default the running one, or the only one that is prepared.
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) release: Option<String>,
+    /// The update file; by default ID.splice.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// The update's id: lower-case letters, digits, `-` and `_`; by default from the first
+    /// patch's file name.
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// What it is, in a line; by default the first patch's subject.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Replace this function although some thread is always in it as a rule; may be repeated.
+    #[arg(long, value_name = "FUNCTION")]
+    pub(crate) accept: Vec<String>,
+    /// Build even if a header reaches more than 200 units.
+    #[arg(long)]
+    pub(crate) wide: bool,
+    /// Parallel jobs; by default one for each processor.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+}
+
+/// Two objects.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The object before.
+    #[arg(value_name = "ORIG.o")]
+    pub(crate) pre: PathBuf,
+    /// The object after.
+    #[arg(value_name = "PATCHED.o")]
+    pub(crate) post: PathBuf,
+}
+
+/// An update file.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The update.
+    #[arg(value_name = "FILE.splice")]
+    pub(crate) file: PathBuf,
+}
+
+/// An update, and the kernel to hold it against.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The update.
+    #[arg(value_name = "FILE.splice")]
+    pub(crate) file: PathBuf,
+    /// Not the running kernel but a dump of its memory: an ELF core, or raw bytes with the address
+    /// of the first one, as FILE@0xADDRESS.
+    #[arg(long, value_name = "FILE", requires = "symbols")]
+    pub(crate) snapshot: Option<String>,
+    /// The dumped kernel's /proc/kallsyms.
+    #[arg(long, value_name = "FILE", requires = "snapshot")]
+    pub(crate) symbols: Option<PathBuf>,
+}
+
+/// When to give up.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct PatienceArgs {
+    /// Further attempts if the code is in use.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) retries: u32,
+    /// Begin no attempt after that many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) timeout: u64,
+}
+
+/// What to apply.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// The update.
+    #[arg(value_name = "FILE.splice")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
+}
+
+/// What to take back.
+#[derive(Debug, Args)]
+pub(crate) struct UndoArgs {
+    /// The update's id; `splice list` shows it.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
+}
+
+/// Which update.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The update's id; all if it is not given.
+    #[arg(value_name = "ID")]
+    pub(crate) id: Option<String>,
+}
+
+/// Which shell.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Writes the manual page: the program, then each command.
+pub(crate) fn man(out: &mut Vec<u8>) -> std::io::Result<()> {
+    let cli = Cli::command();
+    clap_mangen::Man::new(cli.clone()).render(out)?;
+    for command in cli.get_subcommands() {
+        let name = format!("splice-{}", command.get_name());
+        let page = clap_mangen::Man::new(command.clone().name(name));
+        page.render_name_section(out)?;
+        page.render_synopsis_section(out)?;
+        page.render_description_section(out)?;
+        page.render_options_section(out)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_architecture_may_stand_before_the_command() {
+        let cli =
+            Cli::try_parse_from(["splice", "--arch", "x86_64", "create", "fix.patch"]).unwrap();
+        assert_eq!(cli.arch.as_deref(), Some("x86_64"));
+        assert!(matches!(cli.command, Command::Create(args) if args.patches.len() == 1));
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! `splice check`: would the update apply to this kernel? Nothing is loaded.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+use splice_core::arch::Arch;
+use splice_core::plan::{self, Values};
+use splice_core::runpre::{
+    self, CoreFile, Kallsyms, LiveError, Memory, RawDump, Refusal, Report, Snapshot,
+};
+use splice_core::unit::Unit;
+use splice_core::update::Update;
+
+use crate::args::CheckArgs;
+use crate::exit::{Exit, Failure};
+use crate::inspect;
+use crate::output::Output;
+
+/// A kernel that an update fits.
+pub(crate) struct Checked {
+    /// What was matched.
+    pub(crate) report: Report,
+    /// What each target's update module is to be finished with.
+    pub(crate) values: Vec<Values>,
+}
+
+#[derive(Serialize)]
+struct Fits<'a> {
+    id: &'a str,
+    verdict: &'static str,
+    /// Functions that would be replaced.
+    functions: Vec<String>,
+    /// Functions of the touched units that the kernel's text was proven to hold.
+    matched: usize,
+    /// Their bytes.
+    matched_bytes: u64,
+    /// Symbol values read from the kernel's text.
+    learned: usize,
+    #[serde(rename = "match")]
+    report: &'a Report,
+}
+
+pub(crate) fn run(
+    arch: &'static dyn Arch,
+    args: &CheckArgs,
+    output: &Output,
+) -> Result<(), Failure> {
+    let (update, _) = inspect::read(&args.file)?;
+    let snapshot = match (&args.snapshot, &args.symbols) {
+        (Some(memory), Some(symbols)) => kept(memory, symbols)?,
+        _ => live()?,
+    };
+    let Checked { report, .. } = check(arch, &update, &snapshot)?;
+    let manifest = &update.manifest;
+    let result = Fits {
+        id: &manifest.id,
+        verdict: "fits",
+        functions: inspect::replaced(manifest),
+        matched: report.targets.iter().map(|t| t.proven()).sum(),
+        matched_bytes: report.targets.iter().map(|t| t.bytes).sum(),
+        learned: report.targets.iter().map(|t| t.learned).sum(),
+        report: &report,
+    };
+    output.result(&result, || text(&result));
+    Ok(())
+}
+
+/// The running kernel.
+pub(crate) fn live() -> Result<Snapshot, Failure> {
+    Snapshot::live().map_err(|error| {
+        let exit = match error {
+            LiveError::NotPermitted { .. } => Exit::NotPermitted,
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, error.to_string())
+    })
+}
+
+/// A kernel's memory in a file.
+fn kept(memory: &str, symbols: &Path) -> Result<Snapshot, Failure> {
+    let text = std::fs::read_to_string(symbols)
+        .with_context(|| format!("cannot read {}", symbols.display()))?;
+    let symbols = Kallsyms::parse(text)
+        .with_context(|| format!("{} is no symbol list", symbols.display()))?;
+    let address = memory.rsplit_once("@0x").and_then(|(file, address)| {
+        u64::from_str_radix(address, 16).ok().map(|address| (file, address))
+    });
+    let bytes: Box<dyn Memory> = match address {
+        Some((file, base)) => {
+            Box::new(RawDump::open(Path::new(file), base).map_err(Failure::from_error)?)
+        }
+        None => Box::new(CoreFile::open(Path::new(memory)).map_err(Failure::from_error)?),
+    };
+    Ok(Snapshot::new(None, symbols, bytes))
+}
+
+/// Matches and plans.
+pub(crate) fn check(
+    arch: &'static dyn Arch,
+    update: &Update,
+    snapshot: &Snapshot,
+) -> Result<Checked, Failure> {
+    let manifest = &update.manifest;
+    if manifest.arch != arch.name() {
+        return Err(Failure::new(
+            Exit::Mismatch,
+            format!(
+                "the update is for {}, but this command works for {}; say --arch {} if that is \
+                 the kernel's",
+                manifest.arch,
+                arch.name(),
+                manifest.arch
+            ),
+        ));
+    }
+    let mut pre = Vec::new();
+    for target in &manifest.targets {
+        let mut units = Vec::new();
+        for unit in &target.units {
+            let bytes = update.file(&unit.pre).map_err(Failure::from_error)?;
+            units.push(Unit::read(arch, &unit.name, bytes).map_err(Failure::from_error)?);
+        }
+        pre.push(units);
+    }
+    let report = runpre::check(arch, manifest, &pre, snapshot).map_err(refused)?;
+    let values = plan::plan(arch, manifest, &pre, &report, snapshot).map_err(refused)?;
+    Ok(Checked { report, values })
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    let exit = match &refusal {
+        Refusal::Unit(_) | Refusal::Backend { .. } => Exit::Failed,
+        Refusal::NoRoom { .. } => Exit::Refused,
+        _ => Exit::Mismatch,
+    };
+    let failure = Failure::new(exit, refusal.to_string());
+    match refusal {
+        Refusal::Mismatch(report) => failure.with(report),
+        _ => failure,
+    }
+}
+
+fn text(result: &Fits<'_>) -> String {
+    let mut out = format!("{} fits kernel {}\n", result.id, result.report.release);
+    let _ = writeln!(out, "  replaces   {}", result.functions.join(", "));
+    for target in &result.report.targets {
+        let _ = writeln!(
+            out,
+            "  {}: {} functions proven, {} bytes, {} values learned, {} symbols for the new code",
+            target.target,
+            target.proven(),
+            target.bytes,
+            target.learned,
+            target.symbols.len()
+        );
+        for rule in &target.rules {
+            let _ = writeln!(
+                out,
+                "    {:<32} {:>5} places {:>6} bytes",
+                rule.rule, rule.places, rule.bytes
+            );
+        }
+        for one in &target.unproven {
+            let _ =
+                writeln!(out, "    not proven, and not touched: {} ({})", one.function, one.why);
+        }
+    }
+    out
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Debian's kernels: which ones can be prepared, and unpacking their parts.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::tree::Parts;
+use super::{cache, packages};
+
+/// A kernel whose image, headers and source apt offers in one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Kernel release.
+    pub release: String,
+    /// Version of its packages.
+    pub version: String,
+}
+
+/// `6.1` of `6.1.0-47-cloud-amd64`.
+fn series(release: &str) -> Option<&str> {
+    let (second, _) = release.match_indices('.').nth(1)?;
+    release.get(..second)
+}
+
+/// The package with a kernel's source.
+fn source_package(release: &str) -> Result<String> {
+    let series = series(release)
+        .with_context(|| format!("{release:?} does not look like the release of a kernel"))?;
+    Ok(format!("linux-source-{series}"))
+}
+
+/// All kernels of a series and flavour, such as `6.1` and `cloud-amd64`, oldest first.
+pub fn kernels(series: &str, flavour: &str) -> Result<Vec<Kernel>> {
+    let source = format!("linux-source-{series}");
+    let mut numbers = Vec::new();
+    let mut wanted = vec![source.clone()];
+    for name in packages::names(&format!("linux-image-{series}."))? {
+        let Some(release) = name.strip_prefix("linux-image-") else { continue };
+        let number = release
+            .strip_suffix(flavour)
+            .and_then(|rest| rest.strip_suffix('-'))
+            .and_then(|rest| rest.strip_prefix(&format!("{series}.")));
+        if let Some(number) = number {
+            let key: Vec<u32> = number
+                .split(|c: char| !c.is_ascii_digit())
+                .filter_map(|n| n.parse().ok())
+                .collect();
+            wanted.extend([name.clone(), format!("linux-headers-{release}")]);
+            numbers.push((key, release.to_owned()));
+        }
+    }
+    let offers = packages::offers(&wanted)?;
+    let has = |package: &str, version: &String| {
+        offers.get(package).is_some_and(|versions| versions.contains(version))
+    };
+    let mut found = Vec::new();
+    for (key, release) in numbers {
+        let headers = format!("linux-headers-{release}");
+        let images = offers.get(&format!("linux-image-{release}")).into_iter().flatten();
+        let version = images.into_iter().find(|v| has(&headers, v) && has(&source, v));
+        if let Some(version) = version {
+            found.push((key, Kernel { release, version: version.clone() }));
+        }
+    }
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    ensure!(
+        !found.is_empty(),
+        "apt offers no {series} {flavour} kernel with image, headers and source of one version; run \
+         apt-get update as root, or add the distribution's main and security suites"
+    );
+    Ok(found.into_iter().map(|(_, kernel)| kernel).collect())
+}
+
+/// The newest kernel of the 6.1 line for virtual machines.
+pub(super) fn newest() -> Result<String> {
+    let mut all = kernels("6.1", "cloud-amd64")?;
+    all.pop().map(|kernel| kernel.release).context("apt offers no kernel")
+}
+
+/// What is known once a release's headers are unpacked.
+pub(super) struct Headers {
+    /// What the source is to be configured with.
+    pub(super) parts: Parts,
+    source: String,
+    version: String,
+}
+
+/// Fetches and unpacks configuration and headers of a release below `root`.
+pub(super) fn headers(release: &str, root: &Path, note: &mut dyn FnMut(&str)) -> Result<Headers> {
+    let source = source_package(release)?;
+    let headers = format!("linux-headers-{release}");
+    let offers = packages::offers(&[&source, &headers])?;
+    let of = |package: &str| offers.get(package).cloned().unwrap_or_default();
+    let (sources, all) = (of(&source), of(&headers));
+    let Some(version) = all.into_iter().find(|version| sources.contains(version)) else {
+        bail!(
+            "apt does not offer {headers} and {source} in one version (headers: {}; source: {}); \
+             run apt-get update as root, or use --source and --config",
+            listed(&of(&headers)),
+            listed(&sources)
+        );
+    };
+    let store = cache::directory("packages")?;
+    let place = root.join("headers");
+    unpack_headers(&store, &place, &headers, &version, note)?;
+    let directory = PathBuf::from("headers/usr/src").join(&headers);
+    let parts = Parts {
+        release: Some(release.to_owned()),
+        config: root.join(&directory).join(".config"),
+        symvers: None,
+        headers: directory,
+        origin: format!("{source} and {headers}, version {version}"),
+    };
+    Ok(Headers { parts, source, version })
+}
+
+fn listed(versions: &[String]) -> String {
+    if versions.is_empty() { "none".to_owned() } else { versions.join(", ") }
+}
+
+/// The headers package and those of the same source that it needs.
+fn unpack_headers(
+    store: &Path,
+    place: &Path,
+    headers: &str,
+    version: &str,
+    note: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let mut todo = vec![(headers.to_owned(), version.to_owned())];
+    while let Some((name, version)) = todo.pop() {
+        let file = packages::fetch(store, &name, &version, note)?;
+        packages::unpack(&file, place)?;
+        for (name, exact) in packages::Record::of(&name, &version)?.depends {
+            if !name.starts_with("linux-headers-") && !name.starts_with("linux-kbuild-") {
+                continue;
+            }
+            let version = match exact {
+                Some(version) => version,
+                // Any later build of the same tools will do.
+                None => {
+                    let offered = packages::offered(&name)?.into_iter().next();
+                    offered.with_context(|| format!("apt does not offer {name}"))?
+                }
+            };
+            todo.push((name, version));
+        }
+    }
+    // The packages expect to be installed; here they are not.
+    let path = place.join("usr/src").join(headers).join("Makefile");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let here = format!("include {}/", place.join("usr/src").display());
+    std::fs::write(&path, text.replace("include /usr/src/", &here))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Fetches and unpacks the source that belongs to these headers below `root`.
+pub(super) fn source(headers: &Headers, root: &Path, note: &mut dyn FnMut(&str)) -> Result<()> {
+    let package = &headers.source;
+    let file = packages::fetch(&cache::directory("packages")?, package, &headers.version, note)?;
+    note("unpacking the source");
+    let work = root.join(".package");
+    packages::unpack(&file, &work)?;
+    packages::run(
+        Command::new("tar")
+            .args(["--use-compress-program", "xz -dc -T0", "--strip-components=1", "-x", "-f"])
+            .arg(work.join(format!("usr/src/{package}.tar.xz")))
+            .arg("-C")
+            .arg(root.join("source")),
+    )?;
+    std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_package_follows_from_the_release() {
+        assert_eq!(source_package("6.1.0-47-cloud-amd64").unwrap(), "linux-source-6.1");
+        assert_eq!(source_package("6.12.9+bpo-amd64").unwrap(), "linux-source-6.12");
+        assert!(source_package("vmlinux").is_err());
+    }
+}

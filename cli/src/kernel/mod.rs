@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Kernels to build against: where they come from, and compiling units in them as their own build
+//! does.
+
+pub mod cache;
+mod compile;
+mod debian;
+mod kbuild;
+mod overlay;
+pub mod packages;
+mod patch;
+mod reach;
+mod tree;
+
+pub(crate) use compile::{Compiled, before, units};
+pub use debian::{Kernel, kernels};
+pub(crate) use kbuild::{Kbuild, Owner};
+pub(crate) use overlay::Overlay;
+pub(crate) use patch::{Patched, subject};
+pub(crate) use reach::reached;
+pub(crate) use tree::{Origin, Tree, Wish, find, prepare};

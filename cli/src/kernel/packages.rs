@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Distribution packages: what apt offers, and a checked copy of one in the cache. Nothing is
+//! installed, and nothing here needs root.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use super::cache;
+
+/// The versions of each package that apt offers, newest first, with one look at apt's lists.
+pub fn offers<S: AsRef<str>>(packages: &[S]) -> Result<BTreeMap<String, Vec<String>>> {
+    let output = Command::new("apt-cache")
+        .arg("madison")
+        .args(packages.iter().map(AsRef::as_ref))
+        .output()
+        .context("cannot run apt-cache")?;
+    Ok(madison(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The versions of one package, newest first.
+pub fn offered(package: &str) -> Result<Vec<String>> {
+    Ok(offers(&[package])?.remove(package).unwrap_or_default())
+}
+
+fn madison(text: &str) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let mut fields = line.split('|').map(str::trim);
+        if let (Some(name), Some(version)) = (fields.next(), fields.next()) {
+            let versions = found.entry(name.to_owned()).or_default();
+            if !versions.iter().any(|known| known == version) {
+                versions.push(version.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Names of all packages that begin so.
+pub fn names(prefix: &str) -> Result<Vec<String>> {
+    let output = Command::new("apt-cache")
+        .args(["pkgnames", prefix])
+        .output()
+        .context("cannot run apt-cache")?;
+    let mut names: Vec<String> =
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// What apt's lists say of one version of a package.
+#[derive(Debug)]
+pub struct Record {
+    file_name: String,
+    size: u64,
+    sha256: String,
+    /// The packages that it depends on, with the version where exactly one will do.
+    pub depends: Vec<(String, Option<String>)>,
+}
+
+impl Record {
+    /// Looks it up.
+    pub fn of(package: &str, version: &str) -> Result<Self> {
+        let output = Command::new("apt-cache")
+            .args(["show", &format!("{package}={version}")])
+            .output()
+            .context("cannot run apt-cache")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        match Self::parse(&text, version) {
+            Some(record) => Ok(record),
+            None => bail!(
+                "apt does not offer {package} {version} (it has: {}); if its lists are old, run \
+                 apt-get update as root",
+                offered(package)?.join(", ")
+            ),
+        }
+    }
+
+    fn parse(text: &str, version: &str) -> Option<Self> {
+        text.split("\n\n").find_map(|stanza| {
+            let field = |name: &str| {
+                stanza.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            };
+            if field("Version")? != version {
+                return None;
+            }
+            Some(Self {
+                file_name: field("Filename")?.rsplit('/').next()?.to_owned(),
+                size: field("Size")?.parse().ok()?,
+                sha256: field("SHA256")?.to_owned(),
+                depends: field("Depends")
+                    .unwrap_or_default()
+                    .split(',')
+                    .filter_map(dependency)
+                    .collect(),
+            })
+        })
+    }
+}
+
+/// `name (= version)`, `name (>= version)` or `name`.
+fn dependency(text: &str) -> Option<(String, Option<String>)> {
+    let text = text.trim();
+    let name = text.split([' ', ':']).next().filter(|name| !name.is_empty())?;
+    let exact = text.split_once("(= ").and_then(|(_, rest)| rest.strip_suffix(')'));
+    Some((name.to_owned(), exact.map(str::to_owned)))
+}
+
+/// A package of exactly this version in that directory, checked against the checksum in apt's
+/// lists.
+pub fn fetch(
+    directory: &Path,
+    package: &str,
+    version: &str,
+    note: &mut dyn FnMut(&str),
+) -> Result<PathBuf> {
+    let record = Record::of(package, version)?;
+    let place = directory.join(&record.file_name);
+    if std::fs::metadata(&place).is_ok_and(|data| data.len() == record.size)
+        && sha256(&place)? == record.sha256
+    {
+        return Ok(place);
+    }
+    note(&format!("fetching {package} {version} ({} MB)", record.size / 1_000_000));
+    let _visit = cache::visit(directory)?;
+    let work = tempfile::Builder::new().prefix(".splice-").tempdir_in(directory)?;
+    let mut apt = Command::new("apt-get");
+    if rustix::process::geteuid().is_root() {
+        // apt's own unprivileged user cannot write to a private cache.
+        apt.args(["-o", "APT::Sandbox::User=root"]);
+    }
+    apt.args(["-q", "download", &format!("{package}={version}")]).current_dir(work.path());
+    run(&mut apt)?;
+    let fetched = std::fs::read_dir(work.path())?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .with_context(|| format!("apt-get download {package} left no file"))?;
+    let sum = sha256(&fetched)?;
+    if sum != record.sha256 {
+        bail!("{package} {version} has the checksum {sum}, but should have {}", record.sha256);
+    }
+    std::fs::rename(&fetched, &place).context("cannot move a package into the cache")?;
+    Ok(place)
+}
+
+/// Unpacks a package below a directory.
+pub fn unpack(package: &Path, to: &Path) -> Result<()> {
+    run(Command::new("dpkg-deb").arg("-x").arg(package).arg(to))
+}
+
+/// Runs a program that is to succeed; what it said is in the error if it does not.
+pub fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot run {program}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = if said.trim().is_empty() {
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    } else {
+        said.into_owned()
+    };
+    bail!("{program} failed: {}", said.trim())
+}
+
+/// SHA-256 of a file in hexadecimal.
+pub fn sha256(path: &Path) -> Result<String> {
+    let failed = || format!("cannot read {}", path.display());
+    let mut file = std::fs::File::open(path).with_context(failed)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let length = file.read(&mut buffer).with_context(failed)?;
+        if length == 0 {
+            break;
+        }
+        hash.update(buffer.get(..length).unwrap_or_default());
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn madison_lines_are_read() {
+        let text = " linux-source-6.1 |  6.1.192-2 | http://x y/main amd64 Packages\n \
+                    linux-source-6.1 |  6.1.170-3 | http://x y/main amd64 Packages\n linux | 1 | z\n";
+        let found = madison(text);
+        assert_eq!(found["linux-source-6.1"], ["6.1.192-2", "6.1.170-3"]);
+        assert_eq!(found["linux"], ["1"]);
+    }
+
+    #[test]
+    fn the_right_stanza_is_taken() {
+        let text = "Package: p\nVersion: 2\nFilename: pool/p_2.deb\nSize: 20\nSHA256: bb\n\n\
+                    Package: p\nVersion: 1\nFilename: pool/p_1.deb\nSize: 10\nSHA256: aa\n\
+                    Depends: q (= 1), r (>= 1), s:any\n";
+        let record = Record::parse(text, "1").unwrap();
+        assert_eq!((record.file_name.as_str(), record.size), ("p_1.deb", 10));
+        assert_eq!(record.sha256, "aa");
+        let depends = [("q", Some("1")), ("r", None), ("s", None)];
+        let depends = depends.map(|(n, v)| (n.to_owned(), v.map(str::to_owned)));
+        assert_eq!(record.depends, depends);
+        assert!(Record::parse(text, "3").is_none());
+    }
+
+    #[test]
+    fn checksums_are_sha256() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("abc");
+        std::fs::write(&path, "abc").unwrap();
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256(&path).unwrap(), expected);
+    }
+}

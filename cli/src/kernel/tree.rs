@@ -1,0 +1,503 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! A prepared kernel: a private source tree in the cache, configured and ready to compile units,
+//! and the headers to link modules against.
+//!
+//! `tree.json` is written last; a directory without it is what a killed `prepare` left, and is
+//! made anew.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use splice_core::arch::Arch;
+
+use super::{cache, compile, debian, packages};
+use crate::exit::{Exit, Failure};
+
+const FACTS: &str = "tree.json";
+/// Version of the layout of a prepared kernel; another one is made anew.
+const LAYOUT: u32 = 1;
+/// Variables that would change what make does, or which compiler runs how.
+const UNWANTED: &[&str] = &[
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "ARCH",
+    "SUBARCH",
+    "CROSS_COMPILE",
+    "CC",
+    "LD",
+    "CFLAGS",
+    "LDFLAGS",
+    "KCFLAGS",
+    "KAFLAGS",
+    "KCPPFLAGS",
+    "KBUILD_OUTPUT",
+    "KBUILD_EXTMOD",
+    "O",
+    "V",
+    "W",
+    "C",
+    "M",
+    "LLVM",
+    "C_INCLUDE_PATH",
+    "CPATH",
+    "KCONFIG_CONFIG",
+    "LOCALVERSION",
+];
+
+/// What is known of a prepared kernel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    layout: u32,
+    /// As `uname -r` prints it.
+    pub(crate) release: String,
+    /// splice's name of the architecture.
+    pub(crate) arch: String,
+    /// `CONFIG_CC_VERSION_TEXT`.
+    pub(crate) compiler: String,
+    /// Where source, configuration and headers are from.
+    pub(crate) origin: String,
+    /// What to build modules against, in the tree's directory.
+    headers: PathBuf,
+    /// The compiler's name, and what stands before it and the binutils' names.
+    cc: String,
+    cross: String,
+}
+
+/// A prepared kernel.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    root: PathBuf,
+    /// What is known of it.
+    pub(crate) facts: Facts,
+    kernel_arch: &'static str,
+    source_arch: &'static str,
+}
+
+/// Where the parts of a kernel come from.
+pub(crate) enum Origin<'a> {
+    /// The distribution's packages.
+    Packages,
+    /// The user.
+    Given {
+        /// A source tree, which is only read.
+        source: &'a Path,
+        /// A configuration.
+        config: &'a Path,
+        /// A `Module.symvers`.
+        symvers: Option<&'a Path>,
+    },
+}
+
+/// What is to be prepared.
+pub(crate) struct Wish<'a> {
+    /// The release, if it was named.
+    pub(crate) release: Option<&'a str>,
+    /// Where the parts come from.
+    pub(crate) origin: Origin<'a>,
+    /// Whether another compiler than the kernel's will do.
+    pub(crate) any_compiler: bool,
+    /// Whether to make anew what is ready.
+    pub(crate) again: bool,
+    /// Parallel jobs.
+    pub(crate) jobs: usize,
+}
+
+/// What the source, unpacked, is configured with.
+pub(super) struct Parts {
+    pub(super) release: Option<String>,
+    pub(super) config: PathBuf,
+    pub(super) symvers: Option<PathBuf>,
+    /// Relative to the tree's directory.
+    pub(super) headers: PathBuf,
+    pub(super) origin: String,
+}
+
+impl Tree {
+    /// The kernel's source, which belongs to this cache alone.
+    pub(crate) fn source(&self) -> PathBuf {
+        self.root.join("source")
+    }
+
+    /// What modules are built against.
+    pub(crate) fn headers(&self) -> PathBuf {
+        self.root.join(&self.facts.headers)
+    }
+
+    /// The architecture's directory in the source, below `arch/`.
+    pub(crate) fn source_arch(&self) -> &'static str {
+        self.source_arch
+    }
+
+    /// A directory of the tree's, made if it is not there.
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.root.join(name);
+        cache::create(&path)?;
+        Ok(path)
+    }
+
+    /// Waits until no other process builds in this tree.
+    pub(crate) fn lock(&self, note: &mut dyn FnMut(&str)) -> Result<cache::Lock> {
+        cache::lock(&self.root.join("lock"), note)
+    }
+
+    /// `make` for this kernel, free of what the environment might add.
+    pub(crate) fn make(&self, directory: &Path) -> Command {
+        let mut make = make(directory, self.kernel_arch, &self.facts.cc, &self.facts.cross);
+        let pahole = self.root.join("pahole");
+        if pahole.is_file() {
+            make.arg(format!("PAHOLE={}", pahole.display()));
+        }
+        make
+    }
+
+    /// One of the binutils.
+    pub(crate) fn tool(&self, name: &str) -> Command {
+        Command::new(format!("{}{name}", self.facts.cross))
+    }
+
+    /// The symbols that the kernel exports to modules.
+    pub(crate) fn exported(&self) -> Result<HashSet<String>> {
+        let path = self.headers().join("Module.symvers");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.lines().filter_map(|l| l.split('\t').nth(1)).map(str::to_owned).collect())
+    }
+}
+
+fn make(directory: &Path, arch: &str, cc: &str, cross: &str) -> Command {
+    let mut make = Command::new("make");
+    for name in UNWANTED {
+        make.env_remove(name);
+    }
+    make.env("LC_ALL", "C").current_dir(directory);
+    make.arg("--no-print-directory").arg(format!("ARCH={arch}")).arg(format!("CC={cc}"));
+    if !cross.is_empty() {
+        make.arg(format!("CROSS_COMPILE={cross}"));
+    }
+    make
+}
+
+/// The options of a configuration that are set.
+fn options(text: &str) -> BTreeMap<&str, &str> {
+    text.lines()
+        .filter(|line| line.starts_with("CONFIG_"))
+        .filter_map(|line| line.split_once('='))
+        .collect()
+}
+
+fn unquoted(value: &str) -> &str {
+    value.trim_matches('"')
+}
+
+/// First line of what a compiler says of itself.
+fn says(cc: &str) -> Option<String> {
+    let output = Command::new(cc).arg("--version").env("LC_ALL", "C").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().next().filter(|_| output.status.success()).map(str::to_owned)
+}
+
+/// Which compiler it is, whatever name it was called by.
+fn identity(version: &str) -> &str {
+    version.split_once(' ').map_or(version, |(_, rest)| rest)
+}
+
+/// The kernel's own compiler on this machine: its name and the binutils' prefix.
+fn compiler(arch: &dyn Arch, wanted: &str, any: bool) -> Result<(String, String)> {
+    let name = wanted.split(' ').next().unwrap_or("gcc");
+    let plain = name.rsplit_once("gcc").map_or(name.to_owned(), |(_, rest)| format!("gcc{rest}"));
+    let native = arch.name() == std::env::consts::ARCH;
+    let prefixes: Vec<&str> = if native { vec![""] } else { arch.cross_prefixes().to_vec() };
+    let mut found = None;
+    for prefix in prefixes {
+        for name in [plain.as_str(), "gcc"] {
+            let cc = format!("{prefix}{name}");
+            let Some(version) = says(&cc) else { continue };
+            if identity(&version) == identity(wanted) {
+                return Ok((cc, prefix.to_owned()));
+            }
+            found.get_or_insert((cc, prefix.to_owned(), version));
+        }
+    }
+    match found {
+        Some((cc, prefix, _)) if any => Ok((cc, prefix)),
+        Some((cc, _, version)) => bail!(
+            "the kernel was built with \"{wanted}\", but {cc} here is \"{version}\"; install that \
+             version of it, or say --any-compiler, and then only `splice check` can tell whether \
+             the code is the same"
+        ),
+        None => bail!(
+            "the kernel was built with \"{wanted}\", and there is no {plain} here; install it \
+             (Debian package {plain})"
+        ),
+    }
+}
+
+/// Finds a prepared kernel: the one named, else the running one, else the only one.
+pub(crate) fn find(arch: &'static dyn Arch, release: Option<&str>) -> Result<Tree, Failure> {
+    let kernels = cache::root()?.join("kernels");
+    let open = |release: &str| read(arch, &kernels.join(release));
+    if let Some(release) = release {
+        return open(release)?.ok_or_else(|| {
+            let text = format!(
+                "kernel {release} is not prepared; run: splice prepare --release {release}"
+            );
+            Failure::new(Exit::Failed, text)
+        });
+    }
+    let running = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if let Ok(Some(tree)) = open(running.trim()) {
+        return Ok(tree);
+    }
+    let mut ready = Vec::new();
+    for entry in std::fs::read_dir(&kernels).into_iter().flatten().flatten() {
+        ready.extend(read(arch, &entry.path()).ok().flatten());
+    }
+    let names: Vec<&str> = ready.iter().map(|tree| tree.facts.release.as_str()).collect();
+    let text = match names.as_slice() {
+        [] => "no kernel is prepared; run: splice prepare --release RELEASE".to_owned(),
+        [_] => String::new(),
+        names => {
+            format!("several kernels are prepared; say --release with one of {}", names.join(", "))
+        }
+    };
+    match ready.pop() {
+        Some(tree) if text.is_empty() => Ok(tree),
+        _ => Err(Failure::new(Exit::Failed, text)),
+    }
+}
+
+/// A prepared kernel, if there is one in that directory.
+fn read(arch: &'static dyn Arch, root: &Path) -> Result<Option<Tree>> {
+    let Ok(text) = std::fs::read_to_string(root.join(FACTS)) else { return Ok(None) };
+    let facts: Facts = match serde_json::from_str(&text) {
+        Ok(facts) => facts,
+        Err(_) => return Ok(None),
+    };
+    let tree = Tree {
+        root: root.to_owned(),
+        facts,
+        kernel_arch: arch.kernel_arch(),
+        source_arch: arch.source_arch(),
+    };
+    if tree.facts.layout != LAYOUT || !tree.source().join(".config").is_file() {
+        return Ok(None);
+    }
+    ensure!(
+        tree.facts.arch == arch.name(),
+        "kernel {} is for {}; say --arch {}",
+        tree.facts.release,
+        tree.facts.arch,
+        tree.facts.arch
+    );
+    Ok(Some(tree))
+}
+
+/// Makes a kernel ready. Returns whether there was anything to do, too.
+pub(crate) fn prepare(
+    arch: &'static dyn Arch,
+    wish: &Wish<'_>,
+    note: &mut dyn FnMut(&str),
+) -> Result<(Tree, bool)> {
+    let kernels = cache::directory("kernels")?;
+    let release = match (wish.release, &wish.origin) {
+        (Some(release), _) => release.to_owned(),
+        (None, Origin::Packages) => debian::newest()?,
+        (None, Origin::Given { .. }) => String::new(),
+    };
+    ensure!(
+        !release.starts_with('.') && !release.contains('/'),
+        "{release:?} is no kernel release"
+    );
+    // A source whose release nobody named gets its directory once it is known.
+    let named = if release.is_empty() { ".unnamed" } else { release.as_str() };
+    let _lock = cache::lock(&kernels.join(format!(".{named}.lock")), note)?;
+    let root = kernels.join(named);
+    if !wish.again
+        && let Some(tree) = read(arch, &root)?
+    {
+        return Ok((tree, false));
+    }
+    if root.exists() {
+        note("removing what an earlier prepare left");
+        std::fs::remove_dir_all(&root)
+            .with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    cache::create(&root.join("source"))?;
+    let made =
+        make_ready(arch, wish, &release, &root, note).and_then(|tree| publish(tree, &kernels));
+    if made.is_err() {
+        // It is of no use to anybody, and the next one begins anew.
+        let _ = std::fs::remove_dir_all(&root);
+    }
+    made
+}
+
+fn make_ready(
+    arch: &'static dyn Arch,
+    wish: &Wish<'_>,
+    release: &str,
+    root: &Path,
+    note: &mut dyn FnMut(&str),
+) -> Result<Tree> {
+    // The compiler is looked at before anything that takes long.
+    match &wish.origin {
+        Origin::Packages => {
+            let headers = debian::headers(release, root, note)?;
+            let ready = Ready::new(arch, wish, root, &headers.parts)?;
+            debian::source(&headers, root, note)?;
+            ready.configure(wish.jobs, note)
+        }
+        Origin::Given { source: given, config, symvers } => {
+            let parts = Parts {
+                release: wish.release.map(str::to_owned),
+                config: (*config).to_owned(),
+                symvers: symvers.map(Path::to_owned),
+                headers: PathBuf::from("source"),
+                origin: given.display().to_string(),
+            };
+            let ready = Ready::new(arch, wish, root, &parts)?;
+            note("copying the source");
+            packages::run(
+                Command::new("cp")
+                    .args(["-a", "--reflink=auto", "--no-preserve=ownership"])
+                    .arg(given.join("."))
+                    .arg(root.join("source")),
+            )?;
+            ready.configure(wish.jobs, note)
+        }
+    }
+}
+
+/// A tree whose configuration and compiler are known.
+struct Ready {
+    tree: Tree,
+    config: String,
+    symvers: Option<PathBuf>,
+}
+
+impl Ready {
+    fn new(arch: &'static dyn Arch, wish: &Wish<'_>, root: &Path, parts: &Parts) -> Result<Self> {
+        let config = std::fs::read_to_string(&parts.config)
+            .with_context(|| format!("cannot read {}", parts.config.display()))?;
+        let options = options(&config);
+        let wanted = options.get("CONFIG_CC_VERSION_TEXT").map_or("", |text| unquoted(text));
+        ensure!(!wanted.is_empty(), "{} does not name the compiler", parts.config.display());
+        let (cc, cross) = compiler(arch, wanted, wish.any_compiler)?;
+        let tree = Tree {
+            root: root.to_owned(),
+            facts: Facts {
+                layout: LAYOUT,
+                release: parts.release.clone().unwrap_or_default(),
+                arch: arch.name().to_owned(),
+                compiler: wanted.to_owned(),
+                origin: parts.origin.clone(),
+                headers: parts.headers.clone(),
+                cc,
+                cross,
+            },
+            kernel_arch: arch.kernel_arch(),
+            source_arch: arch.source_arch(),
+        };
+        Ok(Self { tree, config, symvers: parts.symvers.clone() })
+    }
+
+    /// Configures the unpacked source and builds what compiling a unit needs.
+    fn configure(self, jobs: usize, note: &mut dyn FnMut(&str)) -> Result<Tree> {
+        let Self { mut tree, config, symvers } = self;
+        let source = tree.source();
+        let run = |words: &[&str]| {
+            // With the flags for units already, or the first unit would build all of this again.
+            let mut make = tree.make(&source);
+            packages::run(make.args(words).arg(compile::FLAGS).arg(format!("-j{jobs}")))
+        };
+        if source.join("include/generated/autoconf.h").exists() {
+            note("cleaning the copy of the source");
+            run(&["mrproper"])?;
+        }
+        let before = options(&config);
+        pahole(&tree.root, &before)?;
+        std::fs::write(source.join(".config"), &config).context("cannot write to the cache")?;
+        note("configuring");
+        run(&["olddefconfig"])?;
+        let now = std::fs::read_to_string(source.join(".config")).context("no configuration")?;
+        let now = options(&now);
+        let mut changed: Vec<&str> = before
+            .iter()
+            .filter(|(name, value)| now.get(*name) != Some(value))
+            .map(|(name, _)| *name)
+            .chain(now.keys().filter(|name| !before.contains_key(*name)).copied())
+            .filter(|name| *name != "CONFIG_CC_VERSION_TEXT")
+            .collect();
+        if !changed.is_empty() {
+            changed.truncate(8);
+            note(&format!("the configuration is not taken as it is: {} …", changed.join(", ")));
+        }
+        note("building what compiling a unit needs");
+        run(&["modules_prepare"])?;
+        if let Some(symvers) = symvers {
+            std::fs::copy(&symvers, source.join("Module.symvers"))
+                .with_context(|| format!("cannot copy {}", symvers.display()))?;
+        }
+        if tree.facts.release.is_empty() {
+            let output = tree.make(&source).args(["-s", "kernelrelease"]).output()?;
+            tree.facts.release = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            ensure!(!tree.facts.release.is_empty(), "the source does not say its release");
+        }
+        Ok(tree)
+    }
+}
+
+/// The configuration says which pahole there was, and some structures depend on that; objects do
+/// not. So there is one that only tells its version.
+fn pahole(root: &Path, options: &BTreeMap<&str, &str>) -> Result<()> {
+    let Some(version) = options.get("CONFIG_PAHOLE_VERSION").filter(|v| v.len() == 3) else {
+        return Ok(());
+    };
+    let (major, minor) = version.split_at(1);
+    let path = root.join("pahole");
+    std::fs::write(&path, format!("#!/bin/sh\necho v{major}.{minor}\n"))
+        .context("cannot write to the cache")?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .context("cannot write to the cache")
+}
+
+/// The tree is ready from now on.
+fn publish(mut tree: Tree, kernels: &Path) -> Result<(Tree, bool)> {
+    let place = kernels.join(&tree.facts.release);
+    if place != tree.root {
+        if place.exists() {
+            std::fs::remove_dir_all(&place)
+                .with_context(|| format!("cannot replace {}", place.display()))?;
+        }
+        std::fs::rename(&tree.root, &place).context("cannot name the tree")?;
+        tree.root = place;
+    }
+    let facts = serde_json::to_vec_pretty(&tree.facts)?;
+    cache::write_whole(&tree.root.join(FACTS), &facts)?;
+    Ok((tree, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_is_the_same_under_another_name() {
+        let kernel = "gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0";
+        assert_eq!(identity(kernel), identity("gcc (Debian 12.2.0-14+deb12u1) 12.2.0"));
+        assert_ne!(identity(kernel), identity("gcc-12 (Debian 12.2.0-14) 12.2.0"));
+    }
+
+    #[test]
+    fn options_that_are_set_are_read() {
+        let text = "# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_CC_VERSION_TEXT=\"gcc 1\"\n";
+        let options = options(text);
+        assert_eq!(options.len(), 2);
+        assert_eq!(unquoted(options["CONFIG_CC_VERSION_TEXT"]), "gcc 1");
+    }
+}
