@@ -86,6 +86,14 @@ pub enum ArchError {
         /// What it returned.
         what: String,
     },
+    /// A backend, which is a plugin, panicked instead of answering.
+    #[error("backend {arch} panicked: {why}")]
+    Panicked {
+        /// Name of the architecture.
+        arch: String,
+        /// What it said, and where.
+        why: String,
+    },
 }
 
 /// The facade: names, and the four traits.

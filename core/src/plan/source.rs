@@ -9,12 +9,8 @@
 use std::fmt::Write;
 
 use super::{ABI, PlanError, expected_symbol, range_symbols, site_symbol};
-use crate::arch::{Arch, Template};
+use crate::arch::{Arch, ArchError, Template, check};
 use crate::update::{Change, Function, Manifest};
-
-/// `SPLICE_SITE_MAX` and `SPLICE_FIELDS_MAX` of the kernel side.
-const SITE_MAX: usize = 16;
-const FIELDS_MAX: usize = 4;
 
 fn unsupported(what: impl Into<String>) -> PlanError {
     PlanError::Unsupported(what.into())
@@ -45,23 +41,6 @@ fn is_identifier(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-fn check(template: &Template) -> Result<(), PlanError> {
-    let len = template.bytes.len();
-    if len == 0 || len > SITE_MAX {
-        return Err(unsupported(format!("its jump is {len} bytes long")));
-    }
-    if template.fields.len() > FIELDS_MAX {
-        return Err(unsupported("its jump has more than four fields"));
-    }
-    let fits = template.fields.iter().all(|field| {
-        matches!(field.size, 1 | 2 | 4 | 8)
-            && usize::from(field.word) + usize::from(field.size) <= len
-            && u32::from(field.position) + u32::from(field.bits) <= u32::from(field.size) * 8
-            && field.shift < 64
-    });
-    if fits { Ok(()) } else { Err(unsupported("a field of its jump lies outside it")) }
 }
 
 fn site(n: usize, new: &str, template: &Template) -> String {
@@ -104,9 +83,11 @@ pub fn range_count(functions: &[Function]) -> usize {
 
 /// The source of `update.c` for one target of an update.
 pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<String, PlanError> {
+    let nonsense = |source: ArchError| unsupported(source.to_string());
     let template = arch.trampoline().template();
-    check(&template)?;
+    check::template(arch, &template).map_err(nonsense)?;
     let word = arch.stack().word();
+    check::stack_word(arch, word).map_err(nonsense)?;
     let parts = manifest.targets.len();
     let target = manifest
         .targets

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{expected_symbol, range_symbols, site_symbol};
-use crate::arch::{Arch, KernelView, check};
+use crate::arch::{Arch, KernelView, Site, check};
 use crate::runpre::{FunctionReport, Refusal, Report, Snapshot, TargetReport};
 use crate::unit::Unit;
 use crate::update::{Change, Function, Manifest, Target};
@@ -38,13 +38,13 @@ pub fn plan(
         for (site, function) in changed.enumerate() {
             let entry = reported(found, function, function.pre_symbol, target)?;
             let unit = units.get(function.unit as usize);
-            let (offset, expected, borrowed) = place(arch, unit, entry, snapshot)?;
-            values.symbols.insert(site_symbol(site), entry.address + offset);
+            let (place, expected, borrowed) = place(arch, unit, entry, snapshot)?;
+            values.symbols.insert(site_symbol(site), entry.address + place.offset);
             values.bytes.insert(expected_symbol(site), expected);
-            push_range(arch, &mut values, &mut range, entry, borrowed);
+            push_range(arch, &mut values, &mut range, entry, borrowed, Some(&place))?;
             for part in &function.pre_parts {
                 let part = reported(found, function, Some(*part), target)?;
-                push_range(arch, &mut values, &mut range, part, 0);
+                push_range(arch, &mut values, &mut range, part, 0, None)?;
             }
         }
         all.push(values);
@@ -67,14 +67,14 @@ fn reported<'a>(
     })
 }
 
-/// The site's offset in the function, the bytes that stand there now, and how many of them are
+/// The site, the bytes that stand there now, and how many of them are
 /// padding behind the function.
 fn place(
     arch: &dyn Arch,
     unit: Option<&Unit>,
     entry: &FunctionReport,
     snapshot: &Snapshot,
-) -> Result<(u64, Vec<u8>, u64), Refusal> {
+) -> Result<(Site, Vec<u8>, u64), Refusal> {
     let no_room = |why: String| Refusal::NoRoom {
         function: entry.function.clone(),
         unit: entry.unit.clone(),
@@ -100,7 +100,7 @@ fn place(
         });
     }
     let borrowed = (site.offset + site.len).saturating_sub(entry.size);
-    Ok((site.offset, expected, borrowed))
+    Ok((site, expected, borrowed))
 }
 
 fn push_range(
@@ -109,11 +109,15 @@ fn push_range(
     range: &mut usize,
     part: &FunctionReport,
     borrowed: u64,
-) {
+    site: Option<&Site>,
+) -> Result<(), Refusal> {
     let (offset, len) = arch.stack().busy_range(part.size, borrowed);
+    check::busy_range(arch, (offset, len), part.size, borrowed, site)
+        .map_err(|source| Refusal::Backend { unit: part.unit.clone(), source })?;
     let start = part.address + offset;
     let (first, end) = range_symbols(*range);
     values.symbols.insert(first, start);
     values.symbols.insert(end, start + len);
     *range += 1;
+    Ok(())
 }

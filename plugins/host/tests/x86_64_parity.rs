@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The same backend, built in and as a plugin: equal facts, equal differ reports, equal new
+//! objects, and not much more time.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot set itself up stops there and then"
+)]
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use splice_arch_x86_64::X86_64;
+use splice_core::arch::{Arch, KernelView, RunCode};
+use splice_core::diff::{diff_units, report};
+use splice_core::extract::{ExtractInput, extract};
+use splice_core::unit::Unit;
+
+mod common;
+
+fn plugin() -> &'static dyn Arch {
+    static PLUGIN: OnceLock<&'static dyn Arch> = OnceLock::new();
+    *PLUGIN.get_or_init(|| {
+        splice_plugin_host::load(&common::build("splice-plugin-x86_64")).expect("it loads")
+    })
+}
+
+/// Names and what stands before and after; `@` is replaced by one of them.
+const PAIRS: &[(&str, &str, &str, &str)] = &[
+    ("unchanged", "int f(int x) { return x @ 3; }", "*", "*"),
+    ("constant", "int f(int x) { return x + @; }", "3", "4000000"),
+    (
+        "callee",
+        "int a(int), b(int); int f(int x) { return @(x) * 2; } int g(int x) { return x; }",
+        "a",
+        "b",
+    ),
+    (
+        "static data",
+        "static int count = 1; static int limit = 7; extern void out(int);\n\
+         void f(void) { count += limit; out(@); } void g(void) { limit++; }",
+        "count",
+        "limit",
+    ),
+    (
+        "strings",
+        "extern int print(const char *, ...);\n\
+         int f(int x) { return print(\"value %d\", x); } int g(void) { return print(@); }",
+        "\"old\"",
+        "\"new\"",
+    ),
+    (
+        "switch table",
+        "extern int a(void), b(void), c(void), d(void), e(void), h(void);\n\
+         int f(int x) { switch (x) { case 0: return a(); case 1: return b(); case 2: return c();\n\
+         case 3: return d(); case 4: return @(); default: return h() + 1; } }",
+        "e",
+        "a",
+    ),
+    (
+        "cold part",
+        "extern __attribute__((cold)) int report(int); extern int work(int);\n\
+         int f(int x) { if (x < 0) { report(x); report(@); return -1; } return work(x); }",
+        "1",
+        "2",
+    ),
+    (
+        "new function and jump label",
+        "extern int key; extern int slow(int);\n\
+         int f(int x) { asm goto(\"1: .byte 0x0f,0x1f,0x44,0,0\\n\"\n\
+         \".pushsection __jump_table,\\\"aw\\\"\\n .balign 8\\n .long 1b - ., %l[on] - .\\n\"\n\
+         \".quad %c0 - .\\n .popsection\" :: \"i\"(&key) :: on); return x; on: return slow(x); }\n@",
+        "",
+        "__attribute__((noinline)) int fresh(int x) { return x * 77; }\n\
+         int f2(int x) { return fresh(x) + f(x); }",
+    ),
+];
+
+fn compile(dir: &Path, name: &str, source: &str) -> Unit {
+    let (c, o) = (dir.join(format!("{name}.c")), dir.join(format!("{name}.o")));
+    std::fs::write(&c, source).unwrap();
+    let flags = "-O2 -c -mcmodel=kernel -fno-pic -fno-pie -ffreestanding -fcf-protection=none \
+                 -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections";
+    common::run(Command::new("gcc").args(flags.split_whitespace()).arg(&c).arg("-o").arg(&o));
+    Unit::read(&X86_64, "unit.o", &std::fs::read(&o).unwrap()).unwrap()
+}
+
+fn pairs() -> Vec<(&'static str, Unit, Unit)> {
+    let dir = tempfile::tempdir().unwrap();
+    PAIRS
+        .iter()
+        .enumerate()
+        .map(|(n, (name, source, before, after))| {
+            let unit = |side: &str, text| {
+                compile(dir.path(), &format!("{n}{side}"), &source.replace('@', text))
+            };
+            (*name, unit("pre", before), unit("post", after))
+        })
+        .collect()
+}
+
+#[test]
+fn the_facts_are_equal() {
+    let (a, b): (&dyn Arch, _) = (&X86_64, plugin());
+    assert_eq!(a.name(), b.name());
+    assert_eq!(a.e_machine(), b.e_machine());
+    assert_eq!(a.kernel_arch(), b.kernel_arch());
+    assert_eq!(a.source_arch(), b.source_arch());
+    assert_eq!(a.cross_prefixes(), b.cross_prefixes());
+    assert_eq!(a.special_sections(), b.special_sections());
+    assert_eq!(a.trampoline().template(), b.trampoline().template());
+    assert_eq!(a.stack().word(), b.stack().word());
+    assert_eq!(a.stack().minimum_size(), b.stack().minimum_size());
+    assert_eq!(a.stack().never_quiescent(), b.stack().never_quiescent());
+    assert_eq!(a.reloc().absolute64(), b.reloc().absolute64());
+    for r_type in 0..5000 {
+        assert_eq!(a.reloc().describe(r_type), b.reloc().describe(r_type));
+        assert_eq!(a.reloc().recovered_bits(r_type), b.reloc().recovered_bits(r_type));
+    }
+}
+
+#[test]
+fn single_answers_are_equal() {
+    let (a, b): (&dyn Arch, _) = (&X86_64, plugin());
+    for r_type in 0..60 {
+        let width = a.reloc().describe(r_type).map_or(4, |r| usize::from(r.width));
+        for (value, addend, place) in
+            [(0x1000, -4, 0x2000), (u64::MAX, 1, 0), (0xffff_ffff_8100_0000, 0, 0x1000)]
+        {
+            let (mut x, mut y) = (vec![0xaa; width], vec![0xaa; width]);
+            let got = (
+                a.reloc().apply(r_type, value, addend, place, &mut x),
+                b.reloc().apply(r_type, value, addend, place, &mut y),
+            );
+            assert_eq!(got.0, got.1);
+            assert_eq!(x, y);
+            assert_eq!(
+                a.reloc().recover(r_type, addend, place, &x),
+                b.reloc().recover(r_type, addend, place, &x)
+            );
+        }
+    }
+    for bytes in [&[0xe9, 1, 2, 3, 4][..], &[0x90, 0xcc], &[0x0f, 0x0b], &[]] {
+        assert_eq!(a.trampoline().recognise(bytes, 77), b.trampoline().recognise(bytes, 77));
+        assert_eq!(a.diff().is_padding(bytes), b.diff().is_padding(bytes));
+        assert_eq!(a.diff().disassemble(bytes, 77, 3), b.diff().disassemble(bytes, 77, 3));
+    }
+    assert_eq!(a.stack().busy_range(30, 2), b.stack().busy_range(30, 2));
+}
+
+#[test]
+fn the_differ_says_the_same() {
+    for (name, pre, post) in pairs() {
+        let via = |arch: &dyn Arch| {
+            let diff = diff_units(arch, &pre, &post).unwrap();
+            let text = format!("{:#?}", report(arch, &pre, &post, &diff));
+            let object = extract(
+                arch,
+                &ExtractInput {
+                    pre: &pre,
+                    post: &post,
+                    diff: &diff,
+                    unit_index: 0,
+                    exported: &|_| false,
+                    new_globals: &|_| false,
+                },
+                &mut Default::default(),
+            );
+            (diff, text, object.map(|o| o.object).map_err(|e| e.to_string()))
+        };
+        let (direct, plugged) = (via(&X86_64), via(plugin()));
+        assert_eq!(direct, plugged, "{name}");
+        assert_eq!(direct.0.is_unchanged(), name == "unchanged", "{name}: {}", direct.1);
+    }
+}
+
+/// A kernel of which nothing is known.
+struct Nothing;
+
+impl KernelView for Nothing {
+    fn addresses(&self, _: &str) -> Vec<u64> {
+        Vec::new()
+    }
+    fn is_function(&self, _: u64) -> bool {
+        true
+    }
+    fn is_text(&self, _: u64) -> bool {
+        true
+    }
+    fn read(&self, _: u64, _: &mut [u8]) -> bool {
+        false
+    }
+}
+
+/// Everything that is asked about code, once; how long that took, and the answers.
+fn round(arch: &dyn Arch, units: &[(&str, Unit, Unit)]) -> (Duration, String) {
+    let start = Instant::now();
+    let mut answers = Vec::new();
+    let mut diffs = Vec::new();
+    for (_, pre, post) in units {
+        for id in pre.functions() {
+            answers.push(pre.with_code(arch, id, |code| {
+                let run = RunCode { address: 0x1000, bytes: code.bytes };
+                (
+                    arch.diff().match_running(code, &run, &Nothing),
+                    arch.diff().compare(code, code),
+                    arch.reloc().target_offsets(code),
+                    arch.trampoline().site(code, &[], 0),
+                )
+            }));
+        }
+        diffs.push(diff_units(arch, pre, post));
+    }
+    (start.elapsed(), format!("{answers:?}{diffs:?}"))
+}
+
+/// A unit of functions as a kernel has them: some 330 bytes each, as in the average of a stock
+/// 6.1 kernel, with a relocation every 20 bytes or so.
+fn typical() -> Vec<(&'static str, Unit, Unit)> {
+    let mut source = String::from("extern int ext(int, long); extern long state[64];\n");
+    for n in 0..40 {
+        source.push_str(&format!("int f{n}(int x, long y)\n{{\n"));
+        for step in 0..7 {
+            source.push_str(&format!(
+                "\tif (state[{step}] > x + {n})\n\t\ty += ext(x ^ {step}, state[{}] + y);\n",
+                (step * 7 + n) % 64
+            ));
+        }
+        source.push_str("\treturn (int)y @ 1;\n}\n");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let unit = |side, operator| compile(dir.path(), side, &source.replace('@', operator));
+    let (pre, post) = (unit("pre", "+"), unit("post", "-"));
+    let sizes: u64 = pre.functions().map(|id| pre.spans[id].size).sum();
+    assert!((250..450).contains(&(sizes / 40)), "{} bytes a function", sizes / 40);
+    vec![("typical", pre, post)]
+}
+
+#[test]
+fn the_border_costs_little() {
+    let units = typical();
+    // The best of many rounds, taken in turns, so that other work on the machine hits both.
+    let mut best = [Duration::MAX; 2];
+    let archs: [&dyn Arch; 2] = [&X86_64, plugin()];
+    for _ in 0..300 {
+        let rounds = archs.map(|arch| round(arch, &units));
+        assert_eq!(rounds[0].1, rounds[1].1);
+        for (best, (time, _)) in best.iter_mut().zip(&rounds) {
+            *best = (*best).min(*time);
+        }
+    }
+    let ratio = best[1].as_secs_f64() / best[0].as_secs_f64();
+    println!("built in {:?}, plugin {:?}: {ratio:.3}", best[0], best[1]);
+    assert!(ratio < 1.3, "the plugin takes {ratio:.2} times as long: {best:?}");
+}
