@@ -24,6 +24,9 @@ pub(crate) struct Cli {
     /// The kernel's architecture; by default that of this machine.
     #[arg(long, value_name = "ARCH", global = true)]
     pub(crate) arch: Option<String>,
+    /// A plugin that brings another architecture; may be repeated.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) plugin: Vec<PathBuf>,
     /// How results are printed on standard output.
     #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     pub(crate) format: Format,
@@ -63,6 +66,8 @@ pub(crate) enum Command {
     List,
     /// Tell everything about an update in the running kernel, or about all.
     Status(StatusArgs),
+    /// Architectures: those compiled in, and those of plugins.
+    Plugins(PluginsArgs),
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
     /// Print the manual page.
@@ -211,6 +216,31 @@ pub(crate) struct StatusArgs {
     /// The update's id; all if it is not given.
     #[arg(value_name = "ID")]
     pub(crate) id: Option<String>,
+}
+
+const PLUGINS: &str = "\
+Plugins are looked for in the files given with --plugin, in the directories of SPLICE_PLUGIN_PATH, in \
+splice/plugins of the user's data directory, and in /usr/local/lib/splice/plugins and \
+/usr/lib/splice/plugins. Root only loads what nobody else may write.";
+
+/// What to do with plugins.
+#[derive(Debug, Args)]
+#[command(after_help = PLUGINS)]
+pub(crate) struct PluginsArgs {
+    #[command(subcommand)]
+    pub(crate) command: PluginsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginsCommand {
+    /// List all architectures and where they come from. Runs no plugin.
+    List,
+    /// Load one plugin and say whether it can be used.
+    Check {
+        /// The plugin.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 /// Which shell.

@@ -15,16 +15,16 @@ pub mod kernel;
 mod link;
 mod live;
 mod output;
+mod plugins;
 mod prepare;
 mod progress;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use splice_core::arch::Arch;
 
 use args::{Cli, Command};
-use exit::{Exit, Failure};
+use exit::Failure;
 use output::Output;
 
 // Naming a backend's crate is what registers it.
@@ -54,20 +54,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The backend that was asked for, or the one for the machine that this runs on.
-fn arch(name: Option<&str>) -> Result<&'static dyn Arch, Failure> {
-    let wanted = name.unwrap_or(std::env::consts::ARCH);
-    splice_core::arch::by_name(wanted).ok_or_else(|| {
-        let known: Vec<&str> = splice_core::arch::all().iter().map(|a| a.name()).collect();
-        Failure::new(
-            Exit::Usage,
-            format!("there is no architecture {wanted}; this splice knows {}", known.join(", ")),
-        )
-    })
-}
-
 fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
-    let arch = || arch(cli.arch.as_deref());
+    let arch = || plugins::arch(cli.arch.as_deref(), &cli.plugin);
     match &cli.command {
         Command::Prepare(args) => prepare::run(arch()?, args, output),
         Command::Create(args) => create::run(arch()?, args, output),
@@ -78,6 +66,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
         Command::Undo(args) => live::run_undo(args, output),
         Command::List => live::run_list(output),
         Command::Status(args) => live::run_status(args, output),
+        Command::Plugins(args) => plugins::run(args, &cli.plugin, output),
         Command::Completions(args) => {
             let mut text = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "splice", &mut text);

@@ -142,6 +142,27 @@ fn what_is_no_update_is_refused() {
 }
 
 #[test]
+fn plugins_are_listed_and_what_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = splice(dir.path(), &["--format", "json", "plugins", "list"]);
+    assert_eq!(list.status.code(), Some(0), "{}", stderr(&list));
+    let list = json(&list);
+    let names: Vec<_> =
+        list["architectures"].as_array().unwrap().iter().map(|a| a["name"].clone()).collect();
+    assert!(names.contains(&"x86_64".into()), "{names:?}");
+
+    let file = dir.path().join("no-plugin.so");
+    std::fs::write(&file, b"no library").unwrap();
+    let file = file.to_str().unwrap();
+    for words in [&["plugins", "check", file][..], &["--plugin", file, "plugins", "list"]] {
+        let output = splice(dir.path(), words);
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        let said = stderr(&output);
+        assert!(said.contains("no-plugin.so") && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
 fn completions_and_manual_know_the_commands() {
     let cache = tempfile::tempdir().unwrap();
     for words in [&["completions", "bash"][..], &["man"]] {
