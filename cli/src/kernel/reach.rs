@@ -5,7 +5,7 @@
 //! in any configuration. So it may name a unit too many, whose code then turns out the same; it does
 //! not miss one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -18,7 +18,8 @@ const OUTSIDE: &[&str] = &["Documentation", "tools", "scripts", "samples", "usr"
 pub(crate) fn reached(source: &Path, arch: &str, headers: &[&str]) -> Result<BTreeSet<String>> {
     let mut files = Vec::new();
     list(source, "", arch, &mut files)?;
-    let texts: Vec<(&String, Vec<String>)> = files
+    let there: HashSet<&str> = files.iter().map(String::as_str).collect();
+    let texts: Vec<(&String, Vec<Include>)> = files
         .par_iter()
         .map(|path| {
             let bytes = std::fs::read(source.join(path)).unwrap_or_default();
@@ -26,23 +27,23 @@ pub(crate) fn reached(source: &Path, arch: &str, headers: &[&str]) -> Result<BTr
         })
         .collect();
     // Who includes something whose path ends in that last part.
-    let mut by_name: HashMap<&str, Vec<(&str, &str)>> = HashMap::new();
-    for (path, names) in &texts {
-        for name in names {
-            let last = name.rsplit('/').next().unwrap_or(name);
-            by_name.entry(last).or_default().push((name, path));
+    let mut by_name: HashMap<&str, Vec<(&Include, &str)>> = HashMap::new();
+    for (path, includes) in &texts {
+        for include in includes {
+            let last = include.name.rsplit('/').next().unwrap_or(&include.name);
+            by_name.entry(last).or_default().push((include, path));
         }
     }
     let mut found = BTreeSet::new();
-    let mut seen = BTreeMap::new();
+    let mut seen = HashSet::new();
     let mut todo: Vec<&str> = headers.to_vec();
     while let Some(header) = todo.pop() {
-        if seen.insert(header.to_owned(), ()).is_some() {
+        if !seen.insert(header.to_owned()) {
             continue;
         }
         let last = header.rsplit('/').next().unwrap_or(header);
-        for (name, path) in by_name.get(last).into_iter().flatten() {
-            if !may_mean(name, header) {
+        for (include, path) in by_name.get(last).into_iter().flatten() {
+            if !include.may_mean(path, header, &there) {
                 continue;
             }
             if path.ends_with(".c") || path.ends_with(".S") {
@@ -77,30 +78,77 @@ fn list(source: &Path, directory: &str, arch: &str, files: &mut Vec<String>) -> 
     Ok(())
 }
 
-/// What a text includes, as it is written there.
-fn includes(text: &str) -> Vec<String> {
+/// An `#include`.
+#[derive(Debug, PartialEq, Eq)]
+struct Include {
+    /// What stands between the quotes or brackets.
+    name: String,
+    /// Whether it is in quotes: then the directory of the file itself is searched first.
+    quoted: bool,
+}
+
+/// What a text includes.
+fn includes(text: &str) -> Vec<Include> {
     let mut all = Vec::new();
     for line in text.lines() {
         let Some(rest) = line.trim_start().strip_prefix('#') else { continue };
         let Some(rest) = rest.trim_start().strip_prefix("include") else { continue };
         let rest = rest.trim_start();
-        let name = match rest.chars().next() {
-            Some('<') => rest.get(1..).and_then(|r| r.split_once('>')),
-            Some('"') => rest.get(1..).and_then(|r| r.split_once('"')),
-            _ => None,
+        let (end, quoted) = match rest.chars().next() {
+            Some('<') => ('>', false),
+            Some('"') => ('"', true),
+            _ => continue,
         };
-        all.extend(name.map(|(name, _)| name.to_owned()));
+        let name = rest.get(1..).and_then(|r| r.split_once(end));
+        all.extend(name.map(|(name, _)| Include { name: name.to_owned(), quoted }));
     }
     all
 }
 
-/// Whether `#include NAME` may mean that file: the last parts are the same. `asm-generic` headers
-/// are meant by generated ones that are only named `asm/…`.
-fn may_mean(name: &str, path: &str) -> bool {
-    let name = name.trim_start_matches("./").rsplit("../").next().unwrap_or(name);
-    let ends =
-        |name: &str| path == name || path.strip_suffix(name).is_some_and(|p| p.ends_with('/'));
-    ends(name) || name.strip_prefix("asm/").is_some_and(|n| ends(&format!("asm-generic/{n}")))
+impl Include {
+    /// Whether it may mean that file. A file beside the including one is the one that is meant; else
+    /// one in a directory of headers, if there is any; else whatever has these last parts.
+    /// `asm-generic` headers are meant by generated ones that are only named `asm/…`.
+    fn may_mean(&self, from: &str, path: &str, there: &HashSet<&str>) -> bool {
+        if self.quoted {
+            let directory = from.rsplit_once('/').map_or("", |(directory, _)| directory);
+            let beside = normal(&format!("{directory}/{}", self.name));
+            if there.contains(beside.as_str()) {
+                return beside == path;
+            }
+        }
+        let name = self.name.trim_start_matches("./");
+        let name = name.rsplit("../").next().unwrap_or(name);
+        let ends = |name: &str| {
+            path == name || path.strip_suffix(name).is_some_and(|rest| rest.ends_with('/'))
+        };
+        let generic =
+            name.strip_prefix("asm/").is_some_and(|rest| ends(&format!("asm-generic/{rest}")));
+        let common = ["include", "include/uapi"]
+            .iter()
+            .any(|place| there.contains(format!("{place}/{name}").as_str()));
+        if common {
+            // A driver may have a directory of headers that comes first.
+            let header = ends(&format!("include/{name}")) || ends(&format!("include/uapi/{name}"));
+            return header || generic;
+        }
+        ends(name) || generic
+    }
+}
+
+/// A path without `.` and `..`.
+fn normal(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 #[cfg(test)]
@@ -117,7 +165,11 @@ mod tests {
             ("net/two.c", "#  include \"../include/net/a.h\"\n"),
             ("net/other.c", "#include <linux/net/c.h>\n/* #include */\n"),
             ("fs/a.h", "\n"),
+            // Beside it there is one.
             ("fs/three.c", "#include \"a.h\"\n"),
+            // Its makefile may say where to look.
+            ("mm/four.c", "#include \"a.h\"\n"),
+            ("mm/five.c", "#include \"net/a.h\"\n#include \"../fs/a.h\"\n"),
             ("arch/x/k.c", "#include <net/a.h>\n"),
             ("arch/y/k.c", "#include <net/a.h>\n"),
             ("tools/t.c", "#include <net/a.h>\n"),
@@ -127,8 +179,10 @@ mod tests {
             std::fs::write(path, text).unwrap();
         }
         let found = reached(tree.path(), "x", &["include/net/a.h"]).unwrap();
-        // fs/three.c could mean it, as far as names go.
-        let expected = ["arch/x/k.c", "fs/three.c", "net/one.c", "net/two.c"];
+        let expected = ["arch/x/k.c", "mm/five.c", "mm/four.c", "net/one.c", "net/two.c"];
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
+        let found = reached(tree.path(), "x", &["fs/a.h"]).unwrap();
+        let expected = ["fs/three.c", "mm/five.c", "mm/four.c"];
         assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
     }
 }
