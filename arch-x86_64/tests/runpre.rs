@@ -71,14 +71,18 @@ fn compile(dir: &Path, name: &str, source: &str) -> PathBuf {
 }
 
 fn link() -> Linked {
+    link_at(BASE)
+}
+
+fn link_at(base: u64) -> Linked {
     let dir = tempfile::tempdir().unwrap();
     let (one, two) = (compile(dir.path(), "one", ONE), compile(dir.path(), "two", TWO));
     let image = dir.path().join("image");
     run(Command::new("ld")
         .args(["-static", "-nostdlib", "-e", "first", "-z", "norelro", "-o"])
         .arg(&image)
-        .arg(format!("-Ttext={BASE:#x}"))
-        .arg(format!("-Tdata={:#x}", BASE + 0x10_0000))
+        .arg(format!("-Ttext={base:#x}"))
+        .arg(format!("-Tdata={:#x}", base + 0x10_0000))
         .args([&one, &two]));
     let symbols = String::from_utf8(run(Command::new("nm").arg(&image))).unwrap();
     let mut addresses: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -90,9 +94,9 @@ fn link() -> Linked {
     let bytes = std::fs::read(&image).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
     let section = file.section_by_name(".text").unwrap();
-    assert_eq!(section.address(), BASE);
+    assert_eq!(section.address(), base);
     let symbols =
-        format!("{BASE:016x} T _stext\n{:016x} T _etext\n{symbols}", BASE + section.size());
+        format!("{base:016x} T _stext\n{:016x} T _etext\n{symbols}", base + section.size());
     Linked {
         arch: by_name("x86_64").expect("registered"),
         pre: Unit::read(
@@ -192,6 +196,41 @@ fn learns_what_the_linker_chose() {
     let unproven: Vec<&str> = target.unproven.iter().map(|u| u.function.as_str()).collect();
     assert_eq!(unproven, ["overridden"]);
     assert_eq!(target.proven(), 4);
+}
+
+/// Each module has its own `init_module`, `__this_module` and whatever else it shares with nobody.
+#[test]
+fn a_global_name_may_mean_another_thing_in_each_module() {
+    const APART: u64 = 0x20_0000;
+    let (one, two) = (link_at(BASE), link_at(BASE + APART));
+    let listed = |linked: &Linked, module: &str| -> String {
+        linked.symbols.lines().map(|line| format!("{line}\t[{module}]\n")).collect()
+    };
+    let symbols = format!("{}{}", listed(&one, "one"), listed(&two, "two"));
+    let mut memory = one.text.clone();
+    memory.resize(APART as usize, 0);
+    memory.extend(&two.text);
+    let symbols = Kallsyms::parse(symbols).unwrap();
+    let snapshot = Snapshot::new(None, symbols, Box::new(RawDump::new(BASE, memory)));
+
+    let wanted = |linked: &Linked| {
+        let shared = NeededSymbol {
+            link: "splice_sym_0_shared".into(),
+            name: "shared".into(),
+            place: Place::Global,
+        };
+        linked.manifest(&["first"], vec![shared])
+    };
+    let mut manifest = wanted(&one);
+    manifest.targets.extend(wanted(&two).targets);
+    for (target, name) in manifest.targets.iter_mut().zip(["one", "two"]) {
+        target.name = name.to_owned();
+    }
+    let pre = [vec![one.pre.clone()], vec![two.pre.clone()]];
+    let report = check(one.arch, &manifest, &pre, &snapshot).unwrap();
+    for (target, linked) in report.targets.iter().zip([&one, &two]) {
+        assert_eq!(target.symbols["splice_sym_0_shared"], linked.only("shared"));
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(super) struct Taught {
     pub(super) by: String,
 }
 
-/// Values of global symbols, by name; they hold for the whole update.
+/// Values of global symbols, by name; they hold for one target.
 #[derive(Debug, Default)]
 pub(super) struct Globals {
     known: HashMap<String, Taught>,

@@ -66,19 +66,20 @@ pub fn check(
             units.par_iter().map(|u| unit::find(arch, u, &target.name, snapshot)).collect()
         })
         .collect();
-    // A global symbol has one value in the whole update, so what one unit teaches helps all.
-    let mut globals = learn::Globals::default();
+    // A global symbol has one value in a target, so what one unit teaches helps all of it. Another
+    // target may have its own of the same name: no two modules share an `init_module`.
     let mut matched = Vec::new();
     for ((target, units), found) in manifest.targets.iter().zip(pre).zip(found) {
+        let mut globals = learn::Globals::default();
         let mut of_target = Vec::new();
         for (index, (unit, found)) in units.iter().zip(found).enumerate() {
             let needed = needed_symbols(target, index);
             of_target.push(unit::match_unit(arch, unit, found?, &needed, snapshot, &mut globals)?);
         }
-        matched.push(of_target);
+        matched.push((of_target, globals));
     }
     let mut targets = Vec::new();
-    for (target, units) in manifest.targets.iter().zip(matched) {
+    for (target, (units, globals)) in manifest.targets.iter().zip(matched) {
         let mut symbols = BTreeMap::new();
         for needed in &target.symbols {
             let value = learn::resolve(needed, target, &units, &globals, snapshot)?;
