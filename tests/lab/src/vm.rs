@@ -277,10 +277,10 @@ impl Machine {
         }
     }
 
-    /// An error with the end of the console's log.
+    /// An error with the end of the console's log: enough for a panic with two traces.
     fn trouble(&self, what: &str) -> anyhow::Error {
         let qemu = read_lossy(&self.directory.path().join("qemu.log"));
-        anyhow!("{what}; the end of its console:\n{}{qemu}", tail(&self.console(), 40))
+        anyhow!("{what}; the end of its console:\n{}{qemu}", tail(&self.console(), 120))
     }
 }
 
