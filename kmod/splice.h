@@ -105,25 +105,4 @@ struct splice_part {
 int splice_register_part(const struct splice_part *part);
 void splice_unregister_part(const struct splice_part *part);
 
-/**
- * SPLICE_UPDATE() - make a module an update module
- * @part: its struct splice_part
- *
- * Loading the module makes the part known and switches nothing. While the
- * update is applied a reference keeps the module from being unloaded.
- */
-#define SPLICE_UPDATE(part)						\
-static int __init splice_update_init(void)				\
-{									\
-	return splice_register_part(&(part));				\
-}									\
-static void __exit splice_update_exit(void)				\
-{									\
-	splice_unregister_part(&(part));				\
-}									\
-module_init(splice_update_init);					\
-module_exit(splice_update_exit);					\
-MODULE_DESCRIPTION("splice update");					\
-MODULE_LICENSE("GPL")
-
 #endif /* SPLICE_H */

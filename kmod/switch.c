@@ -439,7 +439,7 @@ int splice_switch(struct splice_update *update, bool apply)
 
 	update->error[0] = '\0';
 	update->found = 0;
-	if (apply == (update->state == SPLICE_APPLIED))
+	if (apply ? update->state == SPLICE_APPLIED : update->state != SPLICE_APPLIED)
 		return splice_fail(update, -EALREADY, "it is %s applied",
 				   apply ? "already" : "not");
 	update->attempts++;

@@ -22,6 +22,7 @@ static ssize_t abi_show(struct kobject *kobj, struct kobj_attribute *attr,
 {
 	return sysfs_emit(buf, "%d\n", SPLICE_ABI);
 }
+
 static struct kobj_attribute abi_attr = __ATTR_RO(abi);
 
 static ssize_t enabled_show(struct kobject *kobj, struct kobj_attribute *attr,
@@ -64,19 +65,37 @@ static ssize_t description_show(struct kobject *kobj,
 	return sysfs_emit(buf, "%s\n", to_update(kobj)->description);
 }
 
-#define SPLICE_NUMBER(name)						\
-static ssize_t name##_show(struct kobject *kobj,			\
-			   struct kobj_attribute *attr, char *buf)	\
-{									\
-	return sysfs_emit(buf, "%llu\n",				\
-			  READ_ONCE(to_update(kobj)->name));		\
-}									\
-static struct kobj_attribute name##_attr = __ATTR_RO(name)
+static ssize_t attempts_show(struct kobject *kobj, struct kobj_attribute *attr,
+			     char *buf)
+{
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(to_update(kobj)->attempts));
+}
 
-SPLICE_NUMBER(attempts);
-SPLICE_NUMBER(pause_ns);
-SPLICE_NUMBER(threads);
-SPLICE_NUMBER(words);
+static struct kobj_attribute attempts_attr = __ATTR_RO(attempts);
+
+static ssize_t pause_ns_show(struct kobject *kobj, struct kobj_attribute *attr,
+			     char *buf)
+{
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(to_update(kobj)->pause_ns));
+}
+
+static struct kobj_attribute pause_ns_attr = __ATTR_RO(pause_ns);
+
+static ssize_t threads_show(struct kobject *kobj, struct kobj_attribute *attr,
+			    char *buf)
+{
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(to_update(kobj)->threads));
+}
+
+static struct kobj_attribute threads_attr = __ATTR_RO(threads);
+
+static ssize_t words_show(struct kobject *kobj, struct kobj_attribute *attr,
+			  char *buf)
+{
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(to_update(kobj)->words));
+}
+
+static struct kobj_attribute words_attr = __ATTR_RO(words);
 
 /* A thread's name may hold anything; here it is one word. */
 static int splice_emit_comm(char *buf, int at, const char *comm)

@@ -5,7 +5,7 @@
 //! objects with running text. Which forms the kernel may give a place is in [`forms`] and in the
 //! rules: [`rules`], [`alternatives`], [`callbacks`]; what the linker and the module loader make
 //! of branches and page addresses is in [`veneers`]. [`values`] puts symbol values together from
-//! pages and places in pages. [`trampoline`] and [`stack`] serve the switch.
+//! pages and places in pages. [`layout`] tells other alignment from foreign code. [`trampoline`] and [`stack`] serve the switch.
 //!
 //! Every instruction is a little-endian word of 4 bytes at a multiple of 4, so that text is
 //! compared word by word and the decoder is needed for messages only.
@@ -21,6 +21,7 @@ mod decode;
 mod diff;
 mod forms;
 mod insn;
+mod layout;
 mod reloc;
 mod rules;
 mod running;

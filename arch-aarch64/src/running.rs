@@ -15,7 +15,7 @@ use crate::forms::{Context, Fit, Form};
 use crate::insn::{self, NOP, PROBE};
 use crate::rules::{self, Place};
 use crate::values::{self, Contradiction, Fact};
-use crate::{Aarch64, decode, diff, reloc, stack, trampoline, veneers};
+use crate::{Aarch64, decode, diff, layout, reloc, stack, trampoline, veneers};
 
 impl FunctionDiff for Aarch64 {
     fn compare(&self, pre: &Code<'_>, post: &Code<'_>) -> Result<Verdict, ArchError> {
@@ -40,7 +40,7 @@ impl FunctionDiff for Aarch64 {
             }));
         }
         let places = rules::places(pre)?;
-        let mut matcher = Matcher::new(pre, run, kernel);
+        let mut matcher = Matcher::new(pre, run, kernel, &places);
         let mut at = 0u64;
         for place in &places {
             if let Err(mismatch) = matcher.plain(at, place.start)? {
@@ -106,6 +106,7 @@ struct Matcher<'r> {
     code: &'r Code<'r>,
     run: &'r RunCode<'r>,
     kernel: &'r dyn KernelView,
+    places: &'r [Place<'r>],
     facts: Vec<Fact<'r>>,
     rules: Vec<RuleCount>,
     live: Vec<(u64, u64)>,
@@ -114,8 +115,14 @@ struct Matcher<'r> {
 type Compared = Result<(), Box<Mismatch>>;
 
 impl<'r> Matcher<'r> {
-    fn new(code: &'r Code<'r>, run: &'r RunCode<'r>, kernel: &'r dyn KernelView) -> Matcher<'r> {
-        Matcher { code, run, kernel, facts: Vec::new(), rules: Vec::new(), live: Vec::new() }
+    fn new(
+        code: &'r Code<'r>,
+        run: &'r RunCode<'r>,
+        kernel: &'r dyn KernelView,
+        places: &'r [Place<'r>],
+    ) -> Matcher<'r> {
+        let (facts, rules, live) = (Vec::new(), Vec::new(), Vec::new());
+        Matcher { code, run, kernel, places, facts, rules, live }
     }
 
     fn slice(bytes: &'r [u8], start: u64, end: u64) -> &'r [u8] {
@@ -232,14 +239,23 @@ impl<'r> Matcher<'r> {
         let end = (offset + insn::LEN).min(self.code.bytes.len() as u64);
         let found = self.found(offset, end);
         let probed = insn::at(found, 0) == Some(PROBE);
-        let why = if probed { "a probe is set there, and no entry lists the place" } else { why };
+        let short_branch =
+            !probed && layout::is_realigned(self.code, self.run, self.places, self.kernel);
+        let why = if probed {
+            "a probe is set there, and no entry lists the place"
+        } else if short_branch {
+            "the running text is this code with other nops before its loops, because the function \
+             is aligned otherwise there"
+        } else {
+            why
+        };
         Box::new(Mismatch {
             offset,
             expected: self.expected(offset, end).to_vec(),
             found: found.to_vec(),
             why: why.to_owned(),
             probed,
-            short_branch: false,
+            short_branch,
         })
     }
 

@@ -20,7 +20,7 @@ use splice_core::update::{
 use crate::args::CreateArgs;
 use crate::exit::{Exit, Failure};
 use crate::inspect::PATCHES;
-use crate::kernel::{self, Compiled, Kbuild, Overlay, Owner, Patched, Tree, cache};
+use crate::kernel::{self, Built, Compiled, Kbuild, Overlay, Owner, Patched, Tree, cache};
 use crate::link;
 use crate::output::Output;
 use crate::prepare::jobs;
@@ -82,17 +82,17 @@ pub(crate) fn run(
     let id = id(args)?;
     let subject = texts.first().and_then(|text| kernel::subject(text)).unwrap_or_default();
     let description = args.description.clone().unwrap_or(subject);
-    let owners = units(&tree, &patched, args.wide, &mut |text| output.note(text), &mut note)?;
+    let units = units(&tree, &patched, args.wide, &mut |text| output.note(text), &mut note)?;
     phases.end("patch");
 
-    let objects: Vec<String> = owners.keys().cloned().collect();
     let jobs = jobs(args.jobs);
-    kernel::before(&tree, &objects, jobs, &mut note)?;
+    kernel::before(&tree, &units, jobs, &mut note)?;
     phases.end("pre");
     let builds = tree.directory("build")?;
     let _visit = cache::visit(&builds)?;
-    let overlay = Overlay::new(&builds, &tree.source(), patched.files(), &objects)?;
-    let compiled = kernel::units(&tree, &objects, &overlay, jobs, &mut note)?;
+    let goals = units.values().map(|built| built.goal.as_str());
+    let overlay = Overlay::new(&builds, &tree.source(), patched.files(), goals)?;
+    let compiled = kernel::after(&tree, &units, &overlay, jobs, &mut note)?;
     drop(overlay);
     phases.end("post");
 
@@ -102,8 +102,8 @@ pub(crate) fn run(
     let exported = tree.exported()?;
     let mut by_target: BTreeMap<Owner, Vec<&Touched>> = BTreeMap::new();
     for unit in &touched {
-        if let Some(owner) = owners.get(&unit.pre.name) {
-            by_target.entry(owner.clone()).or_default().push(unit);
+        if let Some(built) = units.get(&unit.pre.name) {
+            by_target.entry(built.owner.clone()).or_default().push(unit);
         }
     }
     let mut parts = Vec::new();
@@ -211,14 +211,14 @@ fn refuse(objections: &[Objection]) -> Failure {
     Failure::new(Exit::Refused, text).with(objections)
 }
 
-/// The objects that the patches reach and that are built, each with its owner.
+/// The objects that the patches reach and that are built.
 fn units(
     tree: &Tree,
     patched: &Patched,
     wide: bool,
     warn: &mut dyn FnMut(&str),
     note: &mut dyn FnMut(&str),
-) -> Result<BTreeMap<String, Owner>, Failure> {
+) -> Result<BTreeMap<String, Built>, Failure> {
     let object = |path: &str| {
         let stem = path.strip_suffix(".c").or_else(|| path.strip_suffix(".S"))?;
         Some(format!("{stem}.o"))
@@ -235,11 +235,11 @@ fn units(
         }
     }
     let mut kbuild = Kbuild::new(tree);
-    let mut owners = BTreeMap::new();
+    let mut units = BTreeMap::new();
     for object in &direct {
-        match kbuild.owner(object)? {
-            Ok(owner) => {
-                owners.insert(object.clone(), owner);
+        match kbuild.built(object)? {
+            Ok(built) => {
+                units.insert(object.clone(), built);
             }
             Err(why) => {
                 return Err(refuse(&[Objection {
@@ -256,8 +256,8 @@ fn units(
         let files = kernel::reached(&tree.source(), tree.source_arch(), &headers)?;
         let mut reached = Vec::new();
         for object in files.iter().filter_map(|path| object(path)) {
-            if let Ok(owner) = kbuild.owner(&object)? {
-                reached.push((object, owner));
+            if let Ok(built) = kbuild.built(&object)? {
+                reached.push((object, built));
             }
         }
         if reached.len() > WIDE && !wide {
@@ -270,12 +270,12 @@ fn units(
             }]));
         }
         note(&format!("{} units include the changed headers", reached.len()));
-        owners.extend(reached);
+        units.extend(reached);
     }
-    if owners.is_empty() {
+    if units.is_empty() {
         return Err(Failure::new(Exit::Unchanged, "the patches change no code of this kernel"));
     }
-    Ok(owners)
+    Ok(units)
 }
 
 /// Compares the units; those that differ are returned.

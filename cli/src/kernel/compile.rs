@@ -4,6 +4,7 @@
 //! The unit before is built by kbuild in the tree, once; it is kept with the command that made it.
 //! The unit after is made by the same command in an overlay.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Overlay, Tree, cache, packages};
+use super::{Built, Overlay, Tree, cache, packages};
 use crate::exit::{Exit, Failure};
 
 /// What is added to the kernel's flags: a section for each function and object, so that each can be
@@ -40,14 +41,14 @@ struct Made {
 /// Compiles the units before the patch that are not in the cache.
 pub(crate) fn before(
     tree: &Tree,
-    objects: &[String],
+    units: &BTreeMap<String, Built>,
     jobs: usize,
     note: &mut dyn FnMut(&str),
 ) -> Result<(), Failure> {
     let _lock = tree.lock(note)?;
-    let units = tree.directory("units")?;
-    let missing: Vec<&String> =
-        objects.iter().filter(|object| kept(&units, object).is_none()).collect();
+    let cache = tree.directory("units")?;
+    let missing: Vec<(&String, &Built)> =
+        units.iter().filter(|(object, _)| kept(&cache, object).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -57,37 +58,37 @@ pub(crate) fn before(
         .make(&source)
         .arg(FLAGS)
         .arg(format!("-j{jobs}"))
-        .args(&missing)
+        .args(missing.iter().map(|(_, built)| &built.goal))
         .output()
         .context("cannot run make")?;
     if !output.status.success() {
         return Err(failed("pre: the kernel's own source does not compile", &output));
     }
-    for object in missing {
-        keep(tree, &units, object)?;
+    for (object, _) in missing {
+        keep(tree, &cache, object)?;
     }
     Ok(())
 }
 
 /// Compiles the units after the patch.
-pub(crate) fn units(
+pub(crate) fn after(
     tree: &Tree,
-    objects: &[String],
+    units: &BTreeMap<String, Built>,
     overlay: &Overlay,
     jobs: usize,
     note: &mut dyn FnMut(&str),
 ) -> Result<Vec<Compiled>, Failure> {
-    note(&format!("compiling {} after the patch", count(objects.len())));
-    let units = tree.directory("units")?;
+    note(&format!("compiling {} after the patch", count(units.len())));
+    let cache = tree.directory("units")?;
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(jobs).build().map_err(Failure::from_error)?;
     pool.install(|| {
-        objects
+        units
             .par_iter()
-            .map(|object| {
-                let (command, pre) = kept(&units, object)
+            .map(|(object, _)| {
+                let (command, pre) = kept(&cache, object)
                     .with_context(|| format!("{object} is not in the cache any more"))?;
-                let post = after(tree, overlay, object, &command)?;
+                let post = one(tree, overlay, object, &command)?;
                 Ok(Compiled { name: object.clone(), pre, post })
             })
             .collect()
@@ -150,7 +151,7 @@ fn stripped(tree: &Tree, object: &Path) -> Result<Vec<u8>> {
     std::fs::read(out.path()).context("strip left no file")
 }
 
-fn after(tree: &Tree, overlay: &Overlay, object: &str, command: &str) -> Result<Vec<u8>, Failure> {
+fn one(tree: &Tree, overlay: &Overlay, object: &str, command: &str) -> Result<Vec<u8>, Failure> {
     let output = Command::new("sh")
         .arg("-c")
         // The command was written to stand in a makefile.

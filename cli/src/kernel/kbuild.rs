@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::Tree;
 
@@ -18,6 +18,15 @@ pub(crate) enum Owner {
     Vmlinux,
     /// A module, by the name that it has once it is loaded.
     Module(String),
+}
+
+/// A unit that is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Built {
+    /// Who holds its code.
+    pub(crate) owner: Owner,
+    /// What kbuild calls the object: its path, by way of the directory whose makefile lists it.
+    pub(crate) goal: String,
 }
 
 /// The lists of a directory's makefile, by variable: `obj-y`, `tipc-y`, …
@@ -50,20 +59,60 @@ impl<'a> Kbuild<'a> {
     }
 
     /// Whose code an object is, such as `net/core/sock.o`; else why it is nobody's.
-    pub(crate) fn owner(&mut self, object: &str) -> Result<Result<Owner, String>> {
+    pub(crate) fn built(&mut self, object: &str) -> Result<Result<Built, String>> {
         for (directory, rest) in splits(object) {
-            let lists = self.lists(directory)?;
-            let Some(found) = member(lists, rest) else { continue };
-            if let Err(why) = self.entered(directory)? {
-                return Ok(Err(why));
+            if let Some(found) = member(self.lists(directory)?, rest) {
+                return self.verdict(directory, found, object.to_owned());
             }
-            return Ok(match found {
-                Found::Built(owner) => Ok(owner),
-                Found::Nowhere(composite) => Err(self.option(directory, &composite)),
-            });
+        }
+        // A makefile may list what lies beside its directory.
+        for (above, rest) in splits(object) {
+            let own = rest.split('/').next().unwrap_or_default();
+            for directory in self.beside(above, own) {
+                let relative = format!("../{rest}");
+                if let Some(found) = member(self.lists(&directory)?, &relative) {
+                    let goal = format!("{directory}/{relative}");
+                    return self.verdict(&directory, found, goal);
+                }
+            }
         }
         let (directory, name) = object.rsplit_once('/').unwrap_or(("", object));
         Ok(Err(self.option(directory, name)))
+    }
+
+    fn verdict(
+        &mut self,
+        directory: &str,
+        found: Found,
+        goal: String,
+    ) -> Result<Result<Built, String>> {
+        if let Err(why) = self.entered(directory)? {
+            return Ok(Err(why));
+        }
+        Ok(match found {
+            Found::Built(owner) => Ok(Built { owner, goal }),
+            Found::Nowhere(composite) => Err(self.option(directory, &composite)),
+        })
+    }
+
+    /// Directories in `above`, but for `own`, whose makefiles look beyond them.
+    fn beside(&self, above: &str, own: &str) -> Vec<String> {
+        let source = self.tree.source();
+        let mut all: Vec<String> = std::fs::read_dir(source.join(above))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name != own)
+            .map(|name| format!("{above}/{name}"))
+            .filter(|directory| {
+                makefile(&source, directory)
+                    .and_then(|path| std::fs::read_to_string(path).ok())
+                    .is_some_and(|text| text.contains("../"))
+            })
+            .collect();
+        all.sort();
+        all
     }
 
     fn lists(&mut self, directory: &str) -> Result<&Lists> {
@@ -95,11 +144,10 @@ impl<'a> Kbuild<'a> {
             input.write_all(PROBE.as_bytes()).context("make does not listen")?;
         }
         let output = child.wait_with_output().context("make is lost")?;
-        ensure!(
-            output.status.success(),
-            "the makefile of {directory} cannot be evaluated: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        if !output.status.success() {
+            // It is a part of another one, which sets what this one needs.
+            return Ok(Lists::new());
+        }
         Ok(parse(&String::from_utf8_lossy(&output.stdout)))
     }
 

@@ -12,9 +12,9 @@ mod patch;
 mod reach;
 mod tree;
 
-pub(crate) use compile::{Compiled, before, units};
+pub(crate) use compile::{Compiled, after, before};
 pub use debian::{Kernel, kernels};
-pub(crate) use kbuild::{Kbuild, Owner};
+pub(crate) use kbuild::{Built, Kbuild, Owner};
 pub(crate) use overlay::Overlay;
 pub(crate) use patch::{Patched, subject};
 pub(crate) use reach::reached;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -19,12 +19,12 @@ pub(crate) struct Overlay {
 
 impl Overlay {
     /// Lays it over `source`, below `place`: with these files, and with real directories for what
-    /// will be written at these paths.
+    /// will be written at these paths, and for every directory on the way there.
     pub(crate) fn new<'a>(
         place: &Path,
         source: &Path,
         files: impl Iterator<Item = (&'a str, String)>,
-        outputs: &[String],
+        outputs: impl Iterator<Item = &'a str>,
     ) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix(".splice-")
@@ -32,10 +32,12 @@ impl Overlay {
             .context("cannot write to the cache")?;
         let files: BTreeMap<PathBuf, String> =
             files.map(|(path, text)| (PathBuf::from(path), text)).collect();
-        let written = files.keys().map(PathBuf::as_path).chain(outputs.iter().map(Path::new));
         let mut real = BTreeSet::from([PathBuf::new()]);
-        for path in written {
-            real.extend(path.ancestors().skip(1).map(Path::to_owned));
+        for path in files.keys() {
+            pass(path, &mut real);
+        }
+        for path in outputs {
+            pass(Path::new(path), &mut real);
         }
         for relative in &real {
             let to = directory.path().join(relative);
@@ -62,6 +64,20 @@ impl Overlay {
     }
 }
 
+/// Adds the directories that a path passes through: of `a/../b/f`, `a` and `b`.
+fn pass(path: &Path, real: &mut BTreeSet<PathBuf>) {
+    let mut at = PathBuf::new();
+    for component in path.parent().into_iter().flat_map(Path::components) {
+        match component {
+            Component::ParentDir => {
+                at.pop();
+            }
+            other => at.push(other),
+        }
+        real.insert(at.clone());
+    }
+}
+
 /// What a compiler run would write to; a link would lead it into the kernel's tree.
 fn is_product(path: &Path) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
@@ -76,26 +92,34 @@ mod tests {
     #[test]
     fn own_files_cover_the_trees_and_nothing_is_written_through() {
         let source = tempfile::tempdir().unwrap();
-        for (path, text) in
-            [("a/b/f.c", "old"), ("a/b/f.o", "object"), ("a/g.h", "header"), ("c/x", "x")]
-        {
+        for (path, text) in [
+            ("a/b/f.c", "old"),
+            ("a/b/f.o", "object"),
+            ("a/g.h", "header"),
+            ("c/x", "x"),
+            ("d/h", ""),
+            ("e/z.c", "z"),
+        ] {
             let path = source.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
         let place = tempfile::tempdir().unwrap();
         let files = [("a/b/f.c", "new".to_owned())].into_iter();
-        let overlay = Overlay::new(place.path(), source.path(), files, &["c/y.o".into()]).unwrap();
+        let overlay =
+            Overlay::new(place.path(), source.path(), files, ["c/y.o", "d/../e/z.o"].into_iter())
+                .unwrap();
         let read = |path: &str| std::fs::read_to_string(overlay.path().join(path));
         assert_eq!(read("a/b/f.c").unwrap(), "new");
         assert_eq!(read("a/g.h").unwrap(), "header");
         assert_eq!(read("c/x").unwrap(), "x");
         assert!(read("a/b/f.o").is_err());
-        for path in ["a/b/f.o", "c/y.o"] {
+        for path in ["a/b/f.o", "c/y.o", "d/../e/z.o"] {
             std::fs::write(overlay.path().join(path), "product").unwrap();
         }
         assert_eq!(std::fs::read_to_string(source.path().join("a/b/f.o")).unwrap(), "object");
         assert!(!source.path().join("c/y.o").exists());
+        assert!(!source.path().join("e/z.o").exists());
         drop(overlay);
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
     }

@@ -106,8 +106,9 @@ pub struct Mismatch {
     pub why: String,
     /// Whether the place looks like a probe that is set just now (busy rather than wrong).
     pub probed: bool,
-    /// Whether the only fault is that the toolchain chose a shorter branch to a neighbouring
-    /// function than function sections allow: not proven, but not foreign code either.
+    /// Whether the only fault is that the toolchain, without function sections, laid the same
+    /// code out otherwise: with a shorter branch to a neighbouring function, or with other nops
+    /// to align what follows. Not proven, but not foreign code either.
     pub short_branch: bool,
 }
 

@@ -78,11 +78,8 @@ pub(super) fn base(name: &str) -> &str {
 /// Objects that the kernel's macros make for bookkeeping: it does not matter which is which, as
 /// long as the place that uses it is the same.
 pub(super) fn is_bookkeeping(base: &str) -> bool {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 9] = [
         "__already_done",
-        "__func__",
-        "__FUNCTION__",
-        "__PRETTY_FUNCTION__",
         "__print_once",
         "__warned",
         "__key",
@@ -93,6 +90,12 @@ pub(super) fn is_bookkeeping(base: &str) -> bool {
         "_entry",
     ];
     NAMES.contains(&base) || base.starts_with("__UNIQUE_ID_")
+}
+
+/// The compiler's strings with a function's name: one is the other if it says the same, and the
+/// string of a name that was not there before is new.
+pub(super) fn is_function_name(base: &str) -> bool {
+    ["__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"].contains(&base)
 }
 
 #[cfg(test)]

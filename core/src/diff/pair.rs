@@ -68,6 +68,9 @@ pub(super) fn pair(to_pre: &Targets<'_>, to_post: &Targets<'_>) -> Result<Pairin
         let before = before.get(&key).cloned().unwrap_or_default();
         match (&users, before.as_slice(), after.as_slice()) {
             (_, [], _) => {}
+            _ if names::is_function_name(key.1) => {
+                by_content(pre, post, &before, &after, &mut pairing)
+            }
             (_, [b], [a]) => pairing.set(*a, *b),
             (Some((pre_users, post_users)), _, _) => {
                 let sides = Sides { pre, post, pre_users, post_users };
@@ -155,6 +158,19 @@ impl<'a> Sides<'a> {
             .get(id)
             .and_then(|s| unit.sections.get(s.section))
             .is_some_and(|s| s.flags & SHF_WRITE.0 != 0)
+    }
+}
+
+/// Pairs objects that hold the same; the others stay alone.
+fn by_content(pre: &Unit, post: &Unit, before: &[SpanId], after: &[SpanId], pairing: &mut Pairing) {
+    let mut contents: BTreeMap<_, Vec<SpanId>> = BTreeMap::new();
+    for x in before.iter().rev() {
+        contents.entry(Sides::content(pre, *x)).or_default().push(*x);
+    }
+    for y in after {
+        if let Some(x) = contents.get_mut(&Sides::content(post, *y)).and_then(Vec::pop) {
+            pairing.set(*y, x);
+        }
     }
 }
 

@@ -155,7 +155,18 @@ pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<S
          \t.stack_clear = {:#x}ULL,\n\
          \t.stack_set = {:#x}ULL,\n\
          }};\n\n\
-         SPLICE_UPDATE(part);\n",
+         static int __init update_init(void)\n\
+         {{\n\
+         \treturn splice_register_part(&part);\n\
+         }}\n\n\
+         static void __exit update_exit(void)\n\
+         {{\n\
+         \tsplice_unregister_part(&part);\n\
+         }}\n\n\
+         module_init(update_init);\n\
+         module_exit(update_exit);\n\
+         MODULE_DESCRIPTION(\"splice update\");\n\
+         MODULE_LICENSE(\"GPL\");\n",
         literal(&manifest.id),
         literal(&manifest.description),
         word.clear,

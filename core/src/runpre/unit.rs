@@ -139,9 +139,9 @@ fn not_matched(
         Some(_) if weak && !is_needed => {
             unproven("a weak definition: another unit's stands in the kernel")
         }
-        Some((_, mismatch)) if mismatch.short_branch && !is_needed => {
-            unproven("the kernel has a shorter branch to a neighbouring function")
-        }
+        Some((_, mismatch)) if mismatch.short_branch && !is_needed => unproven(
+            "the kernel has it laid out otherwise: shorter branches to neighbours, or other alignment",
+        ),
         Some((address, mismatch)) => Err(Refusal::Mismatch(Box::new(MismatchReport::new(
             arch,
             unit,
