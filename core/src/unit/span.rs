@@ -188,7 +188,14 @@ fn replacement_boundaries(
     row: &SpecialSection,
     bounds: &mut [Vec<u64>],
 ) {
-    let EntrySize::Fixed(stride @ 1..) = row.size else { return };
+    let stride = match row.size {
+        EntrySize::Fixed(stride) => stride,
+        EntrySize::FromRelocations => stride(section, row.owner),
+        EntrySize::FromHeader | EntrySize::Whole => 0,
+    };
+    if stride == 0 {
+        return;
+    }
     for reloc in section.relocs.iter().filter(|r| r.offset % stride != row.owner) {
         if let Some(symbol) = unit.symbols.get(reloc.symbol as usize)
             && let SymbolPlace::Section(to) = symbol.place
