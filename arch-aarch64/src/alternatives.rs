@@ -106,7 +106,8 @@ mod tests {
         let own = bytes(&[NOP, NOP, 0xd65f_03c0]);
         let other = bytes(replacement.unwrap_or_default());
         let other = Code { name: "other", bytes: &other, relocs: &[], entries: &[] };
-        let relocs = [CodeReloc { offset: 4, r_type: 261, symbol, key: 9, addend: 0 }];
+        let relocs =
+            [CodeReloc { offset: 4, r_type: 261, symbol, key: 9, addend: 0, inside: None }];
         let entry = Entry {
             section: ".altinstructions",
             offset: 0,

@@ -63,7 +63,7 @@ mod tests {
     use splice_core::arch::{CodeReloc, check};
 
     fn reloc(offset: u64, r_type: u32, key: u32) -> CodeReloc<'static> {
-        CodeReloc { offset, r_type, symbol: "x", key, addend: 0 }
+        CodeReloc { offset, r_type, symbol: "x", key, addend: 0, inside: None }
     }
 
     fn code<'a>(bytes: &'a [u8], relocs: &'a [CodeReloc<'a>]) -> Code<'a> {

@@ -131,7 +131,8 @@ mod tests {
     fn realigned(object: &[u32], run: &[u32]) -> bool {
         let bytes = |words: &[u32]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>();
         let (object, run) = (bytes(object), bytes(run));
-        let reloc = CodeReloc { offset: 4, r_type: 283, symbol: "x", key: 1, addend: 0 };
+        let reloc =
+            CodeReloc { offset: 4, r_type: 283, symbol: "x", key: 1, addend: 0, inside: None };
         let code = Code { name: "f", bytes: &object, relocs: &[reloc], entries: &[] };
         is_realigned(&code, &RunCode { address: AT, bytes: &run }, &[], &Nothing)
     }

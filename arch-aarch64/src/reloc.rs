@@ -526,8 +526,14 @@ mod tests {
     #[test]
     fn target_offsets_are_addends() {
         let bytes = [0; 8];
-        let reloc =
-            |offset, r_type, addend| CodeReloc { offset, r_type, symbol: "x", key: 1, addend };
+        let reloc = |offset, r_type, addend| CodeReloc {
+            offset,
+            r_type,
+            symbol: "x",
+            key: 1,
+            addend,
+            inside: None,
+        };
         let relocs = [reloc(0, CALL26, 0), reloc(4, ADR_PAGE, 24)];
         let code = |relocs| Code { name: "f", bytes: &bytes, relocs, entries: &[] };
         assert_eq!(Aarch64.target_offsets(&code(&relocs)).unwrap(), [0, 24]);

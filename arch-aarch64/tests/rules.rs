@@ -75,7 +75,7 @@ fn bytes(words: &[u32]) -> Vec<u8> {
 }
 
 fn reloc(offset: u64, r_type: u32, symbol: &'static str) -> CodeReloc<'static> {
-    CodeReloc { offset, r_type, symbol, key: 7, addend: 0 }
+    CodeReloc { offset, r_type, symbol, key: 7, addend: 0, inside: None }
 }
 
 /// What the backend's own table makes of a word; that table is compared with the linker's work.
@@ -275,7 +275,8 @@ fn callbacks() {
         ("spectre_bhb_patch_wa3", 0x2a00_03e0, &[0x3201_3be0], &[0x3201_3be1, NOP]),
     ];
     for (name, own, good, bad) in table {
-        let relocs = [CodeReloc { offset: 4, r_type: 261, symbol: name, key: 9, addend: 0 }];
+        let relocs =
+            [CodeReloc { offset: 4, r_type: 261, symbol: name, key: 9, addend: 0, inside: None }];
         let entries = [entry(".altinstructions", &data, &relocs)];
         let object = [*own, RET];
         let case = Case { object: &object, relocs: &[], entries: &entries };
@@ -377,8 +378,14 @@ fn unknown_sections_and_overlaps_are_errors() {
     let Err(ArchError::Entry { why, .. }) = case.at(AT, case.object, &kernel) else { panic!() };
     assert!(why.contains("not known"), "{why}");
     let data = [0, 0, 0, 0, 0, 0, 0, 0, 5, 0x80, 4, 0];
-    let relocs =
-        [CodeReloc { offset: 4, r_type: 261, symbol: "alt_cb_patch_nops", key: 9, addend: 0 }];
+    let relocs = [CodeReloc {
+        offset: 4,
+        r_type: 261,
+        symbol: "alt_cb_patch_nops",
+        key: 9,
+        addend: 0,
+        inside: None,
+    }];
     let patchable = entry("__patchable_function_entries", &[0; 8], &[]);
     let second = Entry { offset: 4, ..entry(".altinstructions", &data, &relocs) };
     let entries = [patchable, second];

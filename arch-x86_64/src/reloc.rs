@@ -255,6 +255,7 @@ mod tests {
                 symbol: "x",
                 key: 1,
                 addend: *addend,
+                inside: None,
             })
             .collect();
         X86_64.target_offsets(&Code { name: "f", bytes, relocs: &relocs, entries: &[] })

@@ -97,7 +97,8 @@ mod tests {
         [0x75, 0x02, 0xeb, 0x40, 0x31, 0xc0, 0xeb, 0xf8, 0xc3, 0xcc, 0x90, 0x90, 0x90];
 
     fn relaxed(run: &[u8], relocated: bool) -> bool {
-        let reloc = CodeReloc { offset: 3, r_type: 4, symbol: "x", key: 1, addend: -4 };
+        let reloc =
+            CodeReloc { offset: 3, r_type: 4, symbol: "x", key: 1, addend: -4, inside: None };
         let relocs: &[CodeReloc<'_>] = if relocated { &[reloc] } else { &[] };
         let code = Code { name: "f", bytes: &OBJECT, relocs, entries: &[] };
         is_relaxed(&code, &RunCode { address: 0, bytes: run }, &[])

@@ -89,7 +89,7 @@ mod tests {
     use splice_core::arch::CodeReloc;
 
     const FENTRY: CodeReloc<'static> =
-        CodeReloc { offset: 1, r_type: 4, symbol: "__fentry__", key: 1, addend: -4 };
+        CodeReloc { offset: 1, r_type: 4, symbol: "__fentry__", key: 1, addend: -4, inside: None };
 
     fn site(
         bytes: &[u8],

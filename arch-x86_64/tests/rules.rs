@@ -95,7 +95,7 @@ fn hex(text: &str) -> Vec<u8> {
 
 /// A relocation `PLT32 symbol-4` at an offset of the place.
 fn plt(offset: u64, symbol: &'static str, key: u32) -> CodeReloc<'static> {
-    CodeReloc { offset, r_type: 4, symbol, key, addend: -4 }
+    CodeReloc { offset, r_type: 4, symbol, key, addend: -4, inside: None }
 }
 
 /// The distance that a branch to `target` (from the kernel's base) holds in the four bytes at
@@ -372,7 +372,8 @@ fn jump_label_with_a_target_in_the_function() {
 fn jump_label_with_a_target_elsewhere() {
     let mut case = Case::new("__jump_table", "0f 1f 44 00 00", &[]);
     case.data = vec![0; 16];
-    case.entry_relocs = vec![CodeReloc { offset: 4, r_type: 2, symbol: "", key: 9, addend: 0x20 }];
+    case.entry_relocs =
+        vec![CodeReloc { offset: 4, r_type: 2, symbol: "", key: 9, addend: 0x20, inside: None }];
     case.accepts("0f 1f 44 00 00", "", &[]);
     case.accepts(&format!("e9 {}", to(1, 0x7020)), "jump label on", &[(9, 0x7000)]);
     let object = Case::new("__jump_table", "e9 00 00 00 00", &[plt(1, "alpha", 7)]);
@@ -467,7 +468,8 @@ fn landing_pad() {
 
 #[test]
 fn paravirt_call() {
-    let relocs = [CodeReloc { offset: 2, r_type: 2, symbol: "pv_ops", key: 7, addend: 0x14 }];
+    let relocs =
+        [CodeReloc { offset: 2, r_type: 2, symbol: "pv_ops", key: 7, addend: 0x14, inside: None }];
     let mut case = Case::new(".parainstructions", "ff 15 00 00 00 00", &relocs);
     case.data = vec![0, 0, 0, 0, 0, 0, 0, 0, 1, 6, 0, 0, 0, 0, 0, 0];
     case.accepts(&format!("ff 15 {}", to(2, 0x7018)), "", &[(7, 0x7000)]);
@@ -551,7 +553,8 @@ fn alternative_with_nothing_in_its_place() {
 
 #[test]
 fn alternative_with_a_paravirt_call_inside() {
-    let relocs = [CodeReloc { offset: 2, r_type: 2, symbol: "pv_ops", key: 7, addend: 0x14 }];
+    let relocs =
+        [CodeReloc { offset: 2, r_type: 2, symbol: "pv_ops", key: 7, addend: 0x14, inside: None }];
     // call *pv_ops+…  /  pushf; pop %rax
     let mut case = alternative("ff 15 00 00 00 00", &relocs, &[("9c 58", &[])]);
     case.more = vec![(".parainstructions", 0)];

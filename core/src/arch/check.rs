@@ -466,7 +466,7 @@ mod tests {
     }
 
     const RELOC: CodeReloc<'static> =
-        CodeReloc { offset: 0, r_type: 1, symbol: "x", key: 5, addend: 0 };
+        CodeReloc { offset: 0, r_type: 1, symbol: "x", key: 5, addend: 0, inside: None };
 
     fn code<'a>(bytes: &'a [u8], relocs: &'a [CodeReloc<'a>]) -> Code<'a> {
         Code { name: "f", bytes, relocs, entries: &[] }

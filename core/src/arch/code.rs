@@ -16,6 +16,9 @@ pub struct CodeReloc<'a> {
     pub key: u32,
     /// Explicit addend in bytes.
     pub addend: i64,
+    /// If the symbol is a place in the very code: its offset from the code's start. A backend
+    /// whose relocations come in pairs finds the other one by it. `None` in an [`Entry`].
+    pub inside: Option<u64>,
 }
 
 /// An entry of a special section that concerns a stretch of code: an alternative, a jump label,

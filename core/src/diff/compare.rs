@@ -180,7 +180,15 @@ impl<'a> Context<'a> {
         x.iter().zip(y).zip(to_x.iter().zip(to_y.iter())).all(|((r, s), (to_r, to_s))| {
             r.offset.wrapping_sub(a.offset) == s.offset.wrapping_sub(b.offset)
                 && r.r_type == s.r_type
-                && self.same_target(r, to_r, s, to_s, depth)
+                && match (to_r, to_s) {
+                    // An entry's distance from itself to something else names itself.
+                    (Target::Span { id: p, offset: from }, Target::Span { id: q, offset: to })
+                        if (*p, *q) == (pre, post) =>
+                    {
+                        from == to
+                    }
+                    _ => self.same_target(r, to_r, s, to_s, depth),
+                }
         })
     }
 

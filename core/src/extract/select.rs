@@ -245,6 +245,11 @@ impl Selector<'_, '_> {
         let offsets = self.target_offsets(span, relocs)?;
         let mut result = Vec::with_capacity(relocs.len());
         for (reloc, target_offset) in relocs.iter().zip(offsets) {
+            let kind = self.arch.reloc().describe(reloc.r_type).map(|info| info.kind);
+            if kind == Some(RelocKind::None) {
+                // It stores nothing: leave for the linker to change code, which is not given.
+                continue;
+            }
             let bias = reloc.addend.wrapping_sub(target_offset);
             let (to, addend) = self.leads_to(span, reloc, target_offset, bias, numbering)?;
             result.push(PieceReloc {
@@ -273,6 +278,7 @@ impl Selector<'_, '_> {
                 symbol: post.symbols.get(r.symbol as usize).map_or("", |s| s.name.as_str()),
                 key: r.symbol,
                 addend: r.addend,
+                inside: post.inside(span, r),
             })
             .collect();
         let code = Code { name: &span.name, bytes, relocs: &code_relocs, entries: &[] };
@@ -322,7 +328,7 @@ impl Selector<'_, '_> {
                     .reloc()
                     .describe(reloc.r_type)
                     .is_some_and(|info| info.kind == RelocKind::Branch);
-                match self.running(from, id, span, branch)? {
+                match self.running(from, (id, span), offset, branch)? {
                     None => {
                         self.enqueue(id);
                         Ok((Reference::Piece(id), offset.wrapping_add(bias)))
@@ -333,20 +339,22 @@ impl Selector<'_, '_> {
         }
     }
 
-    /// Whether a reference from `from` to the post span `id` leads into the running kernel, and
-    /// to which pre span there; otherwise it leads to a piece.
+    /// Whether a reference from `from` to `offset` in a post span leads into the running kernel,
+    /// and to which pre span there; otherwise it leads to a piece.
     fn running(
         &self,
         from: &Span,
-        id: SpanId,
-        span: &Span,
+        (id, span): (SpanId, &Span),
+        offset: i64,
         branch: bool,
     ) -> Result<Option<SpanId>, ExtractError> {
         let post = self.input.post;
         if let Some(pre) = self.replaced.get(&id) {
             // Entries are about the new code, and branches go straight to it; whatever else
-            // refers to a replaced function takes its address, which must stay the old one.
-            let about = from.kind == SpanKind::Entry || (branch && post.is_code(from));
+            // refers to a replaced function takes its address, which must stay the old one. A
+            // place within it (a label of a switch table) exists in the new code only.
+            let about =
+                offset != 0 || from.kind == SpanKind::Entry || (branch && post.is_code(from));
             return Ok(if about { None } else { Some(*pre) });
         }
         if self.seen.contains(&id) {

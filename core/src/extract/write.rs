@@ -208,7 +208,7 @@ impl<'a> File<'a> {
             e_type: ET_REL,
             e_machine: Machine(self.arch.e_machine()),
             e_entry: 0,
-            e_flags: FileFlags(0),
+            e_flags: FileFlags(self.post.e_flags),
         };
         writer.write_file_header(&header).map_err(|e| e.to_string())?;
         for out in self.outs {

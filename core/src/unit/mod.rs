@@ -115,6 +115,8 @@ pub struct Unit {
     pub name: String,
     /// ELF `e_machine`.
     pub e_machine: u16,
+    /// ELF `e_flags`: what the processor and the calls have to be like.
+    pub e_flags: u32,
     /// All sections; the index is the ELF section index.
     pub sections: Vec<Section>,
     /// All symbols.

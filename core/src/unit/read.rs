@@ -133,6 +133,7 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Unit, String> {
     Ok(Unit {
         name: name.to_owned(),
         e_machine: header.e_machine(endian).0,
+        e_flags: header.e_flags(endian).0,
         sections,
         symbols,
         spans: Vec::new(),

@@ -71,6 +71,7 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
             && !symbol.name.is_empty()
             && symbol.kind != STT_SECTION.0
             && !is_mapping_symbol(symbol)
+            && !is_label(symbol)
             && let Some(list) = starts.get_mut(section)
         {
             let typed = symbol.kind == STT_FUNC.0 || symbol.kind == STT_OBJECT.0;
@@ -128,6 +129,12 @@ fn is_mapping_symbol(symbol: &Symbol) -> bool {
         && symbol.name.strip_prefix('$').is_some_and(|rest| rest.starts_with(['a', 'd', 't', 'x']))
 }
 
+/// Whether a symbol is a label of the compiler's or the assembler's own (`.L…`): most assemblers
+/// leave them out, others need them for relocations between places. It names nothing.
+fn is_label(symbol: &Symbol) -> bool {
+    symbol.kind == STT_NOTYPE.0 && symbol.binding == STB_LOCAL.0 && symbol.name.starts_with(".L")
+}
+
 fn is_table(sh_type: u32) -> bool {
     ![SHT_SYMTAB.0, SHT_STRTAB.0, SHT_RELA.0, SHT_NULL.0].contains(&sh_type)
 }
@@ -155,7 +162,7 @@ fn payload_boundaries(arch: &dyn Arch, unit: &Unit) -> Vec<Vec<u64>> {
         let executable = section.flags & SHF_EXECINSTR.0 != 0;
         let offsets = match (special, executable) {
             (true, false) => section.relocs.iter().map(|r| r.addend).collect(),
-            (_, true) => target_offsets(arch, unit, section),
+            (_, true) => target_offsets(arch, unit, from, section),
             (false, false) => continue,
         };
         for (reloc, offset) in section.relocs.iter().zip(offsets) {
@@ -181,7 +188,14 @@ fn replacement_boundaries(
     row: &SpecialSection,
     bounds: &mut [Vec<u64>],
 ) {
-    let EntrySize::Fixed(stride @ 1..) = row.size else { return };
+    let stride = match row.size {
+        EntrySize::Fixed(stride) => stride,
+        EntrySize::FromRelocations => stride(section, row.owner),
+        EntrySize::FromHeader | EntrySize::Whole => 0,
+    };
+    if stride == 0 {
+        return;
+    }
     for reloc in section.relocs.iter().filter(|r| r.offset % stride != row.owner) {
         if let Some(symbol) = unit.symbols.get(reloc.symbol as usize)
             && let SymbolPlace::Section(to) = symbol.place
@@ -195,7 +209,7 @@ fn replacement_boundaries(
 
 /// Target offsets of a whole section's relocations; none where the backend cannot tell, so that
 /// the payload stays in one piece.
-fn target_offsets(arch: &dyn Arch, unit: &Unit, section: &Section) -> Vec<i64> {
+fn target_offsets(arch: &dyn Arch, unit: &Unit, from: usize, section: &Section) -> Vec<i64> {
     let relocs: Vec<CodeReloc<'_>> = section
         .relocs
         .iter()
@@ -205,6 +219,11 @@ fn target_offsets(arch: &dyn Arch, unit: &Unit, section: &Section) -> Vec<i64> {
             symbol: unit.symbols.get(r.symbol as usize).map_or("", |s| s.name.as_str()),
             key: r.symbol,
             addend: r.addend,
+            inside: unit
+                .symbols
+                .get(r.symbol as usize)
+                .filter(|s| s.place == SymbolPlace::Section(from))
+                .map(|s| s.value),
         })
         .collect();
     let code = Code { name: &section.name, bytes: &section.data, relocs: &relocs, entries: &[] };

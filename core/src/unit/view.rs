@@ -169,8 +169,16 @@ impl Unit {
                 symbol: self.symbols.get(r.symbol as usize).map_or("", |s| s.name.as_str()),
                 key: r.symbol,
                 addend: r.addend,
+                inside: self.spans.get(span).and_then(|span| self.inside(span, r)),
             })
             .collect()
+    }
+
+    /// The offset in a span of code of a relocation's symbol, if that is a place in it.
+    pub(crate) fn inside(&self, span: &Span, reloc: &Reloc) -> Option<u64> {
+        let symbol = self.symbols.get(reloc.symbol as usize)?;
+        let within = symbol.place == SymbolPlace::Section(span.section) && self.is_code(span);
+        symbol.value.checked_sub(span.offset).filter(|offset| within && *offset <= span.size)
     }
 
     fn raw_entry(&self, code: SpanId, offset: u64, id: SpanId) -> Option<RawEntry<'_>> {

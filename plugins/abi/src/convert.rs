@@ -4,7 +4,7 @@
 //! A [`Code`] is a tree (its entries have replacements, which are code). Both directions build it
 //! level by level, the deepest first, so that each level borrows from the one below.
 
-use abi_stable::std_types::{ROption, RSlice, RStr};
+use abi_stable::std_types::{RSlice, RStr};
 use splice_core::arch::{ArchError, Code, CodeReloc, Entry};
 
 use crate::v1::{
@@ -94,6 +94,7 @@ fn lower_relocs<'a>(into: &mut Vec<CodeRelocV1<'a>>, relocs: &[CodeReloc<'a>]) {
             offset: r.offset,
             addend: r.addend,
             symbol: RStr::from_str(r.symbol),
+            inside: r.inside.into(),
             r_type: r.r_type,
             key: r.key,
         });
@@ -141,10 +142,7 @@ fn raise_with(codes: &[&CodeV1<'_>], below: &[Code<'_>], f: &mut dyn FnMut(&[Cod
                 data: e.data.as_slice(),
                 relocs: relocs.next(e.relocs.len()),
                 replacement: e.replacement.and_then(|_| below.next()),
-                target: match e.target {
-                    ROption::RSome(target) => Some(target),
-                    ROption::RNone => None,
-                },
+                target: e.target.into(),
             });
         }
     }
@@ -167,6 +165,7 @@ fn raise_relocs<'a>(into: &mut Vec<CodeReloc<'a>>, relocs: &[CodeRelocV1<'a>]) {
             offset: r.offset,
             r_type: r.r_type,
             symbol: r.symbol.as_str(),
+            inside: r.inside.into(),
             key: r.key,
             addend: r.addend,
         });
@@ -226,7 +225,14 @@ mod tests {
     use super::*;
 
     fn reloc(offset: u64, symbol: &str) -> CodeReloc<'_> {
-        CodeReloc { offset, r_type: 3, symbol, key: offset as u32 + 1, addend: -4 }
+        CodeReloc {
+            offset,
+            r_type: 3,
+            symbol,
+            key: offset as u32 + 1,
+            addend: -4,
+            inside: Some(offset),
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub struct CodeRelocV1<'a> {
     pub offset: u64,
     pub addend: i64,
     pub symbol: RStr<'a>,
+    pub inside: ROption<u64>,
     pub r_type: u32,
     pub key: u32,
 }

@@ -20,7 +20,7 @@ macro_rules! layout {
 }
 
 const FROZEN: &str = "\
-CodeRelocV1 40: offset@0 addend@8 symbol@16 r_type@32 key@36
+CodeRelocV1 56: offset@0 addend@8 symbol@16 inside@32 r_type@48 key@52
 EntryV1 80: section@0 offset@16 data@24 relocs@40 replacement@56 target@64
 CodeV1 64: name@0 bytes@16 relocs@32 entries@48
 RunCodeV1 24: address@0 bytes@8
@@ -50,7 +50,7 @@ Note 60:
 #[cfg(target_pointer_width = "64")]
 fn version_1_is_frozen() {
     let now = layout! {
-        CodeRelocV1: offset addend symbol r_type key;
+        CodeRelocV1: offset addend symbol inside r_type key;
         EntryV1: section offset data relocs replacement target;
         CodeV1: name bytes relocs entries;
         RunCodeV1: address bytes;

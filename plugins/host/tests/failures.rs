@@ -243,7 +243,7 @@ fn says_nonsense_at_load() {
 }
 
 const RELOC: CodeReloc<'static> =
-    CodeReloc { offset: 0, r_type: 2, symbol: "x", key: 5, addend: 0 };
+    CodeReloc { offset: 0, r_type: 2, symbol: "x", key: 5, addend: 0, inside: None };
 const BYTES: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 const CODE: Code<'static> = Code { name: "f", bytes: &BYTES, relocs: &[RELOC], entries: &[] };
 
