@@ -59,9 +59,9 @@ pub(crate) fn run(
         id: &manifest.id,
         verdict: "fits",
         functions: inspect::replaced(manifest),
-        matched: report.targets.iter().map(|t| t.proven()).sum(),
-        matched_bytes: report.targets.iter().map(|t| t.bytes).sum(),
-        learned: report.targets.iter().map(|t| t.learned).sum(),
+        matched: report.proven(),
+        matched_bytes: report.bytes(),
+        learned: report.learned(),
         report: &report,
     };
     output.result(&result, || text(&result));

@@ -146,8 +146,7 @@ pub(crate) fn run(
             .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
         let known = |symbol: &str| {
             exported.contains(symbol)
-                || symbol.starts_with("splice_site_")
-                || symbol.starts_with("splice_range_")
+                || plan::is_place_symbol(symbol)
                 || part.target.symbols.iter().any(|needed| needed.link == symbol)
         };
         let input = link::Input {

@@ -2,14 +2,13 @@
 //! Linking kernel modules with kbuild: the transaction core, once for a kernel, and an update's
 //! modules. What is built depends on the input alone, not on where or when.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use splice_core::plan;
 
 use crate::exit::{Exit, Failure};
-use crate::kernel::{Tree, cache, packages};
+use crate::kernel::{Tree, cache, exports, packages};
 
 /// The kernel side's source, which every splice carries.
 const KMOD: &[(&str, &str)] = &[
@@ -43,8 +42,7 @@ pub(crate) fn core(tree: &Tree, note: &mut dyn FnMut(&str)) -> Result<Core> {
     for (file, text) in KMOD {
         name.push_str(&format!("{file} {}\n{text}", text.len()));
     }
-    let sum = <sha2::Sha256 as sha2::Digest>::digest(name.as_bytes());
-    let name: String = packages::hex(&sum).chars().take(16).collect();
+    let name: String = packages::sum(name.as_bytes()).chars().take(16).collect();
     let all = tree.directory("core")?;
     let place = all.join(name);
     let _lock = tree.lock(note)?;
@@ -117,9 +115,7 @@ pub(crate) fn module(tree: &Tree, core: &Core, input: &Input<'_>) -> Result<Vec<
         .with_context(|| format!("update module {name} does not link"))?;
     let module =
         std::fs::read(work.path().join(format!("{name}.ko"))).context("kbuild left no module")?;
-    let exports =
-        std::fs::read_to_string(&core.symvers).context("cannot read the core's exports")?;
-    let exports: BTreeSet<&str> = exports.lines().filter_map(|l| l.split('\t').nth(1)).collect();
+    let exports = exports(&core.symvers)?;
     let stray: Vec<String> = plan::undefined(&module)
         .map_err(Failure::from_error)?
         .into_iter()

@@ -52,13 +52,17 @@ pub fn lock(path: &Path, note: &mut dyn FnMut(&str)) -> Result<Lock> {
         return Ok(Lock { _file: file });
     }
     note("waiting for another splice that uses the same kernel tree");
+    wait(&file, FlockOperation::LockExclusive)
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(Lock { _file: file })
+}
+
+/// Waits for a file's lock, whatever signals come.
+pub(crate) fn wait(file: &File, operation: FlockOperation) -> std::io::Result<()> {
     loop {
-        match flock(&file, FlockOperation::LockExclusive) {
-            Ok(()) => return Ok(Lock { _file: file }),
+        match flock(file, operation) {
             Err(Errno::INTR) => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
-            }
+            other => return Ok(other?),
         }
     }
 }
@@ -94,13 +98,8 @@ pub(crate) fn visit(directory: &Path) -> Result<Lock> {
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
         sweep(directory);
     }
-    loop {
-        match flock(&file, FlockOperation::LockShared) {
-            Ok(()) => return Ok(Lock { _file: file }),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error).with_context(failed),
-        }
-    }
+    wait(&file, FlockOperation::LockShared).with_context(failed)?;
+    Ok(Lock { _file: file })
 }
 
 /// Removes the temporary files and directories of a directory that nobody else uses.

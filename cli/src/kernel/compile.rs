@@ -113,11 +113,7 @@ fn kept(units: &Path, object: &str) -> Option<(String, Vec<u8>)> {
     let made = std::fs::read(sidecar(units, object)).ok()?;
     let made: Made = serde_json::from_slice(&made).ok()?;
     let bytes = std::fs::read(units.join(object)).ok()?;
-    (sum(&bytes) == made.sha256).then_some((made.command, bytes))
-}
-
-fn sum(bytes: &[u8]) -> String {
-    packages::hex(&<sha2::Sha256 as sha2::Digest>::digest(bytes))
+    (packages::sum(&bytes) == made.sha256).then_some((made.command, bytes))
 }
 
 /// Puts a unit that kbuild has just made into the cache.
@@ -132,7 +128,7 @@ fn keep(tree: &Tree, units: &Path, object: &str) -> Result<()> {
     let bytes = stripped(tree, &made)?;
     cache::create(&units.join(directory))?;
     cache::write_whole(&units.join(object), &bytes)?;
-    let made = Made { sha256: sum(&bytes), command: command.to_owned() };
+    let made = Made { sha256: packages::sum(&bytes), command: command.to_owned() };
     cache::write_whole(&sidecar(units, object), &serde_json::to_vec_pretty(&made)?)
 }
 
@@ -185,7 +181,7 @@ mod tests {
     #[test]
     fn a_damaged_unit_is_not_taken() {
         let units = tempfile::tempdir().unwrap();
-        let made = Made { sha256: sum(b"object"), command: "c".into() };
+        let made = Made { sha256: packages::sum(b"object"), command: "c".into() };
         std::fs::write(units.path().join("a.o"), b"object").unwrap();
         std::fs::write(sidecar(units.path(), "a.o"), serde_json::to_vec(&made).unwrap()).unwrap();
         assert!(kept(units.path(), "a.o").is_some());

@@ -38,6 +38,7 @@ srctree := .
 objtree := .
 src := $(obj)
 include include/config/auto.conf
+BITS := $(if $(CONFIG_64BIT),64,32)
 include scripts/Kbuild.include
 -include scripts/Makefile.compiler
 include $(firstword $(wildcard $(obj)/Kbuild) $(obj)/Makefile)
@@ -128,12 +129,9 @@ impl<'a> Kbuild<'a> {
         if makefile(&source, directory).is_none() {
             return Ok(Lists::new());
         }
-        let config = std::fs::read_to_string(source.join(".config"))
-            .context("cannot read the tree's configuration")?;
-        let bits = if config.contains("\nCONFIG_64BIT=y") { 64 } else { 32 };
         let mut make = self.tree.make(&source);
         make.args(["-r", "-R", "-s", "-f", "-"])
-            .args([format!("obj={directory}"), format!("BITS={bits}")])
+            .arg(format!("obj={directory}"))
             .arg(format!("SRCARCH={}", self.tree.source_arch()))
             .arg("splice-lists")
             .stdin(Stdio::piped())

@@ -18,4 +18,4 @@ pub(crate) use kbuild::{Built, Kbuild, Owner};
 pub(crate) use overlay::Overlay;
 pub(crate) use patch::{Patched, subject};
 pub(crate) use reach::reached;
-pub(crate) use tree::{Origin, Tree, Wish, find, prepare};
+pub(crate) use tree::{Origin, Tree, Wish, exports, find, prepare};

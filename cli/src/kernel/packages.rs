@@ -186,8 +186,13 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
+/// SHA-256 of bytes in hexadecimal.
+pub(crate) fn sum(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 /// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -162,11 +162,15 @@ impl Tree {
 
     /// The symbols that the kernel exports to modules.
     pub(crate) fn exported(&self) -> Result<HashSet<String>> {
-        let path = self.headers().join("Module.symvers");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(text.lines().filter_map(|l| l.split('\t').nth(1)).map(str::to_owned).collect())
+        exports(&self.headers().join("Module.symvers"))
     }
+}
+
+/// The symbols that a `Module.symvers` lists.
+pub(crate) fn exports(path: &Path) -> Result<HashSet<String>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.lines().filter_map(|l| l.split('\t').nth(1)).map(str::to_owned).collect())
 }
 
 fn make(directory: &Path, arch: &str, cc: &str, cross: &str) -> Command {

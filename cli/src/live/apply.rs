@@ -172,9 +172,9 @@ pub(crate) fn apply(
     Ok(Applied {
         release: report.release.clone(),
         functions: inspect::replaced(manifest),
-        matched: report.targets.iter().map(|t| t.proven()).sum(),
-        matched_bytes: report.targets.iter().map(|t| t.bytes).sum(),
-        learned: report.targets.iter().map(|t| t.learned).sum(),
+        matched: report.proven(),
+        matched_bytes: report.bytes(),
+        learned: report.learned(),
         phases,
         status,
     })

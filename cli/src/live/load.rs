@@ -6,11 +6,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use rustix::system::{delete_module, init_module};
 
 use super::LiveError;
+use crate::kernel::cache;
 
 /// `O_NONBLOCK`, without which removing a module that is in use might wait for ever.
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -123,13 +124,8 @@ impl Lock {
             .write(true)
             .open(&path)
             .map_err(failed)?;
-        loop {
-            match flock(&file, FlockOperation::LockExclusive) {
-                Ok(()) => return Ok(Self { _file: file }),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(failed(error.into())),
-            }
-        }
+        cache::wait(&file, FlockOperation::LockExclusive).map_err(failed)?;
+        Ok(Self { _file: file })
     }
 }
 

@@ -20,14 +20,23 @@ pub const ABI: u32 = 1;
 /// kernel's configuration decides which of them it does need.
 pub const CORE_SYMBOLS: &[&str] = &["find_module", "get_kprobe", "idle_task"];
 
+/// What the names of sites' and ranges' symbols begin with.
+const SITE: &str = "splice_site_";
+const RANGE: &str = "splice_range_";
+
+/// Whether an undefined symbol of an update module stands for a site or a range.
+pub fn is_place_symbol(name: &str) -> bool {
+    name.starts_with(SITE) || name.starts_with(RANGE)
+}
+
 /// Name of the undefined symbol that stands for the address of site `n`.
 pub fn site_symbol(n: usize) -> String {
-    format!("splice_site_{n}")
+    format!("{SITE}{n}")
 }
 
 /// Names of the undefined symbols that stand for the start and the end of range `n`.
 pub fn range_symbols(n: usize) -> (String, String) {
-    (format!("splice_range_{n}"), format!("splice_range_end_{n}"))
+    (format!("{RANGE}{n}"), format!("{RANGE}end_{n}"))
 }
 
 /// Name of the object that holds the bytes expected at site `n`.

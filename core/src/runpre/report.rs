@@ -18,6 +18,23 @@ pub struct Report {
     pub targets: Vec<TargetReport>,
 }
 
+impl Report {
+    /// Number of proven functions.
+    pub fn proven(&self) -> usize {
+        self.targets.iter().map(TargetReport::proven).sum()
+    }
+
+    /// Bytes of proven functions.
+    pub fn bytes(&self) -> u64 {
+        self.targets.iter().map(|target| target.bytes).sum()
+    }
+
+    /// Number of relocations whose symbol value was read from running text.
+    pub fn learned(&self) -> usize {
+        self.targets.iter().map(|target| target.learned).sum()
+    }
+}
+
 /// Result for one target.
 #[derive(Debug, Clone, Serialize)]
 pub struct TargetReport {
