@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use splice_core::diff::Accept;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -134,9 +135,11 @@ pub(crate) struct CreateArgs {
     /// What it is, in a line; by default the first patch's subject.
     #[arg(long, value_name = "TEXT")]
     pub(crate) description: Option<String>,
-    /// Replace this function although some thread is always in it as a rule; may be repeated.
-    #[arg(long, value_name = "FUNCTION")]
-    pub(crate) accept: Vec<String>,
+    /// Do it in spite of this objection, which is named as its message says: NAME for a function
+    /// that some thread is always in, init:NAME, export:NAME, struct:NAME or data:NAME; may be
+    /// repeated.
+    #[arg(long, value_name = "[KIND:]NAME")]
+    pub(crate) accept: Vec<Accept>,
     /// Build even if a header reaches more than 200 units.
     #[arg(long)]
     pub(crate) wide: bool,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Serialize;
 use splice_core::arch::Arch;
-use splice_core::diff::{Objection, UnitDiff, diff_units};
+use splice_core::diff::{Accept, AcceptKind, Objection, UnitDiff, diff_units};
 use splice_core::extract::{
     ExtractError, ExtractInput, Extraction, Numbering, extract, new_globals,
 };
@@ -97,7 +97,7 @@ pub(crate) fn run(
     phases.end("post");
 
     note("comparing");
-    let touched = compare(arch, compiled)?;
+    let touched = compare(arch, compiled, &args.accept)?;
     phases.end("diff");
     let exported = tree.exported()?;
     let mut by_target: BTreeMap<Owner, Vec<&Touched>> = BTreeMap::new();
@@ -203,9 +203,7 @@ fn refuse(objections: &[Objection]) -> Failure {
     let mut text = String::from("this change cannot be put into a running kernel:");
     for objection in objections {
         text.push_str(&format!("\n  {}: {}", objection.what, objection.why));
-        if !objection.way_out.is_empty() {
-            text.push_str(&format!("\n    way out: {}", objection.way_out));
-        }
+        text.push_str(&format!("\n    way out: {}", objection.ways()));
     }
     Failure::new(Exit::Refused, text).with(objections)
 }
@@ -241,12 +239,11 @@ fn units(
                 units.insert(object.clone(), built);
             }
             Err(why) => {
-                return Err(refuse(&[Objection {
-                    what: object.clone(),
-                    why: format!("it is not part of this kernel: {why}"),
-                    way_out: "leave that file out of the patch; this kernel does not have the code"
-                        .into(),
-                }]));
+                return Err(refuse(&[Objection::new(
+                    object,
+                    format!("it is not part of this kernel: {why}"),
+                    "leave that file out of the patch; this kernel does not have the code",
+                )]));
             }
         }
     }
@@ -260,13 +257,12 @@ fn units(
             }
         }
         if reached.len() > WIDE && !wide {
-            return Err(refuse(&[Objection {
-                what: headers.join(", "),
-                why: format!("{} units of this kernel include it", reached.len()),
-                way_out: "say --wide to build them all, which takes a few seconds for each; or \
-                          change the functions that use it, and leave the header as it is"
-                    .into(),
-            }]));
+            return Err(refuse(&[Objection::new(
+                headers.join(", "),
+                format!("{} units of this kernel include it", reached.len()),
+                "say --wide to build them all, which takes a few seconds for each; or change the \
+                 functions that use it, and leave the header as it is",
+            )]));
         }
         note(&format!("{} units include the changed headers", reached.len()));
         units.extend(reached);
@@ -278,7 +274,11 @@ fn units(
 }
 
 /// Compares the units; those that differ are returned.
-fn compare(arch: &dyn Arch, compiled: Vec<Compiled>) -> Result<Vec<Touched>, Failure> {
+fn compare(
+    arch: &dyn Arch,
+    compiled: Vec<Compiled>,
+    accepted: &[Accept],
+) -> Result<Vec<Touched>, Failure> {
     let mut touched = Vec::new();
     let mut objections = Vec::new();
     for Compiled { name, pre: bytes, post } in compiled {
@@ -293,9 +293,7 @@ fn compare(arch: &dyn Arch, compiled: Vec<Compiled>) -> Result<Vec<Touched>, Fai
             touched.push(Touched { pre, post, diff, bytes });
         }
     }
-    if !objections.is_empty() {
-        return Err(refuse(&objections));
-    }
+    unless_accepted(objections, accepted)?;
     if touched.is_empty() {
         return Err(Failure::new(
             Exit::Unchanged,
@@ -359,11 +357,11 @@ fn part(
         };
         let Extraction { object, functions, symbols } =
             extract(arch, &input, numbering).map_err(|error| match error {
-                ExtractError::Reference { unit, piece, what, why } => refuse(&[Objection {
-                    what: format!("{piece} in {unit}"),
-                    why: format!("it refers to {what}, which cannot travel: {why}"),
-                    way_out: "write the fix so that the new code does not need it".into(),
-                }]),
+                ExtractError::Reference { unit, piece, what, why } => refuse(&[Objection::new(
+                    format!("{piece} in {unit}"),
+                    format!("it refers to {what}, which cannot travel: {why}"),
+                    "write the fix so that the new code does not need it",
+                )]),
                 error => Failure::from_error(error),
             })?;
         let pre = format!("pre/{name}/{}", unit.pre.name);
@@ -377,24 +375,27 @@ fn part(
 }
 
 /// Refuses functions that are never left, but for those that the user insists on.
-fn quiescence(arch: &dyn Arch, parts: &[Part], accepted: &[String]) -> Result<(), Failure> {
+fn quiescence(arch: &dyn Arch, parts: &[Part], accepted: &[Accept]) -> Result<(), Failure> {
     let objections: Vec<Objection> = parts
         .iter()
         .flat_map(|part| &part.target.functions)
         .filter(|function| function.change == Change::Changed)
-        .filter(|function| !accepted.contains(&function.name))
         .filter_map(|function| {
             let why = plan::never_quiescent(arch, &function.name)?;
-            Some(Objection {
-                what: function.name.clone(),
-                why: format!("{why}, so it could hardly ever be replaced"),
-                way_out: format!(
-                    "make the change in what it calls; or say --accept {} if you know better",
-                    function.name
-                ),
-            })
+            let objection = Objection::new(
+                &function.name,
+                format!("{why}, so it could hardly ever be replaced"),
+                "make the change in what it calls",
+            );
+            Some(objection.or_accept(AcceptKind::Busy, &function.name))
         })
         .collect();
+    unless_accepted(objections, accepted)
+}
+
+/// Refuses if an objection is left that the user has not accepted.
+fn unless_accepted(mut objections: Vec<Objection>, accepted: &[Accept]) -> Result<(), Failure> {
+    objections.retain(|o| !o.accept.as_ref().is_some_and(|accept| accepted.contains(accept)));
     if objections.is_empty() { Ok(()) } else { Err(refuse(&objections)) }
 }
 

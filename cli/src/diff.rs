@@ -62,7 +62,7 @@ fn text(report: &DiffReport) -> String {
     }
     for refusal in &report.refusals {
         let _ = writeln!(out, "refused   {}: {}", refusal.what, refusal.why);
-        let _ = writeln!(out, "          {}", refusal.way_out);
+        let _ = writeln!(out, "          {}", refusal.ways());
     }
     if report.verdict == Verdict::Unchanged {
         out.push_str("nothing changed that a running kernel would notice\n");

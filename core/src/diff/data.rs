@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS};
 
 use super::compare::Context;
-use super::{DiffError, Objection, UnitDiff, names};
+use super::{AcceptKind, DiffError, Objection, UnitDiff, names};
 use crate::unit::{Role, Span, SpanId, SpanKind, Target, Unit};
 
 /// Sections that are read only while the kernel or a module starts or stops.
@@ -78,11 +78,12 @@ fn paired(context: &Context<'_>, pre: SpanId, post: SpanId, span: &Span, diff: &
     }
     diff.data_changed.push((pre, post));
     if is_startup(unit, span) {
-        diff.refusals.push(Objection {
-            what: span.name.clone(),
-            why: "it is read only while the kernel or the module starts".into(),
-            way_out: "if the fix matters after the start, do its work in a hook".into(),
-        });
+        let objection = Objection::new(
+            &span.name,
+            "it is read only while the kernel or the module starts",
+            "if the fix matters after the start, do its work in a hook",
+        );
+        diff.refusals.push(objection.or_accept(AcceptKind::Init, &span.name));
         return;
     }
     let writable = unit.sections.get(span.section).is_some_and(|s| s.flags & SHF_WRITE.0 != 0);
@@ -103,19 +104,19 @@ fn paired(context: &Context<'_>, pre: SpanId, post: SpanId, span: &Span, diff: &
             "change the code that reads it instead of the data",
         )
     };
-    diff.refusals.push(Objection { what: span.name.clone(), why, way_out: way_out.into() });
+    diff.refusals.push(Objection::new(&span.name, why, way_out));
 }
 
 fn unreferred(unit: &Unit, span: &Span) -> Objection {
-    Objection {
-        what: span.name.clone(),
-        why: format!(
+    Objection::new(
+        &span.name,
+        format!(
             "it is new and nothing refers to it, so it must be meant for whoever reads section \
              {}, which a running kernel has done already",
             section_name(unit, span)
         ),
-        way_out: "register what it describes in a hook".into(),
-    }
+        "register what it describes in a hook",
+    )
 }
 
 /// Data without a name that no code refers to must be as it was.
@@ -144,13 +145,12 @@ fn unnamed(context: &Context<'_>, referred: &[bool], diff: &mut UnitDiff) {
                 .get(&section)
                 .is_some_and(|all| all.iter().any(|p| context.same_contents(*p, id, 0)));
             if !known {
-                diff.refusals.push(Objection {
-                    what: section.clone(),
-                    why: "the section holds data without a name that differs".into(),
-                    way_out: "this patch cannot be applied to a running kernel as it is; do its \
-                              work in a hook"
-                        .into(),
-                });
+                diff.refusals.push(Objection::new(
+                    &section,
+                    "the section holds data without a name that differs",
+                    "this patch cannot be applied to a running kernel as it is; do its work in a \
+                     hook",
+                ));
             }
         }
     }
@@ -185,10 +185,10 @@ fn startup_tables(context: &Context<'_>, diff: &mut UnitDiff) {
     };
     let (before, after) = (table(context.pre), table(context.post));
     for what in before.symmetric_difference(&after) {
-        diff.refusals.push(Objection {
-            what: what.clone(),
-            why: "the list of functions that run at start-up changed".into(),
-            way_out: "call the function in a hook".into(),
-        });
+        diff.refusals.push(Objection::new(
+            what,
+            "the list of functions that run at start-up changed",
+            "call the function in a hook",
+        ));
     }
 }

@@ -8,6 +8,7 @@
 mod compare;
 mod data;
 mod names;
+mod objection;
 mod pair;
 mod report;
 mod targets;
@@ -18,6 +19,7 @@ use crate::arch::Arch;
 use crate::unit::{SpanId, SpanKind, Unit, UnitError};
 use targets::Targets;
 
+pub use objection::{Accept, AcceptKind, Objection};
 pub use report::{ChangedItem, DataReport, DiffReport, FunctionsReport, VERSION, Verdict, report};
 
 /// Why two units cannot be compared at all.
@@ -130,17 +132,6 @@ pub struct NewFunction {
     pub reasons: Vec<Reason>,
 }
 
-/// Something that cannot be put into a running kernel as it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Objection {
-    /// The very thing.
-    pub what: String,
-    /// Why not.
-    pub why: String,
-    /// What to do.
-    pub way_out: String,
-}
-
 /// How two units differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitDiff {
@@ -229,13 +220,13 @@ fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), 
             continue;
         }
         if data::is_startup(post, span) {
-            diff.refusals.push(Objection {
-                what: span.name.clone(),
-                why: "it runs only while the kernel or the module starts or stops, so \
-                      replacing it now would change nothing"
-                    .into(),
-                way_out: "if the fix matters after the start, do its work in a hook".into(),
-            });
+            let objection = Objection::new(
+                &span.name,
+                "it runs only while the kernel or the module starts or stops, so replacing it now \
+                 would change nothing",
+                "if the fix matters after the start, do its work in a hook",
+            );
+            diff.refusals.push(objection.or_accept(AcceptKind::Init, &span.name));
             continue;
         }
         diff.changed.push(ChangedFunction {

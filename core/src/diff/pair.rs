@@ -242,16 +242,16 @@ fn group(
                 || left_post.iter().any(|id| Sides::writable(sides.post, *id));
             // What cannot be written has no state that could be mixed up: it counts as new.
             if writable {
-                pairing.objections.push(Objection {
-                    what: name.to_owned(),
-                    why: format!(
+                pairing.objections.push(Objection::new(
+                    name,
+                    format!(
                         "{} objects of this name before and {} after the patch cannot be told \
                          apart",
                         left_pre.len(),
                         left_post.len()
                     ),
-                    way_out: "give the new one another name in the patch".into(),
-                });
+                    "give the new one another name in the patch",
+                ));
             }
         }
     }
