@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! `splice create`: from patches to an update file.
+//!
+//! [`reach`] finds the units, [`compare`] what differs in them, [`part`] makes each target's share;
+//! what cannot be put into a running kernel ends in [`refuse`].
+
+mod compare;
+mod part;
+mod reach;
+mod refuse;
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use splice_core::arch::Arch;
+use splice_core::extract::Numbering;
+use splice_core::plan;
+use splice_core::update::{CoreModule, FORMAT, Manifest, Update, is_id};
+
+use compare::Touched;
+use part::{Globals, part};
+
+use crate::args::CreateArgs;
+use crate::exit::{Exit, Failure};
+use crate::inspect::PATCHES;
+use crate::kernel::{self, Overlay, Owner, Patched, cache};
+use crate::link;
+use crate::output::Output;
+use crate::prepare::jobs;
+use crate::progress::{Phases, Step};
+
+const CORE: &str = "core/splice.ko";
+
+pub(crate) fn run(
+    arch: &'static dyn Arch,
+    args: &CreateArgs,
+    output: &Output,
+) -> Result<(), Failure> {
+    let mut phases = Phases::new();
+    let step = Step::new("reading the patches");
+    let mut note = |text: &str| {
+        step.at(text);
+        output.detail(text);
+    };
+    let tree = kernel::find(arch, args.release.as_deref())?;
+    let mut patched = Patched::default();
+    let mut texts = Vec::new();
+    for path in &args.patches {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        patched.add(&tree.source(), &path.display().to_string(), &text)?;
+        texts.push(text);
+    }
+    let id = id(args)?;
+    let subject = texts.first().and_then(|text| kernel::subject(text)).unwrap_or_default();
+    let description = args.description.clone().unwrap_or(subject);
+    let units = reach::units(&tree, &patched, args.wide, &mut |text| output.note(text), &mut note)?;
+    phases.end("patch");
+
+    let jobs = jobs(args.jobs);
+    kernel::before(&tree, &units, jobs, &mut note)?;
+    phases.end("pre");
+    let builds = tree.directory("build")?;
+    let _visit = cache::visit(&builds)?;
+    let goals = units.values().map(|built| built.goal.as_str());
+    let overlay = Overlay::new(&builds, &tree.source(), patched.files(), goals)?;
+    let compiled = kernel::after(&tree, &units, &overlay, jobs, &mut note)?;
+    drop(overlay);
+    phases.end("post");
+
+    note("comparing");
+    let touched = compare::compare(arch, compiled, &args.accept)?;
+    phases.end("diff");
+    let exported = tree.exported()?;
+    let mut by_target: BTreeMap<Owner, Vec<&Touched>> = BTreeMap::new();
+    for unit in &touched {
+        if let Some(built) = units.get(&unit.pre.name) {
+            by_target.entry(built.owner.clone()).or_default().push(unit);
+        }
+    }
+    let mut parts = Vec::new();
+    let mut numbering = Numbering::default();
+    for (number, (owner, units)) in by_target.iter().enumerate() {
+        let all = Globals { exported: &exported, touched: &touched };
+        parts.push(part(arch, owner, number, &id, units, &all, &mut numbering)?);
+    }
+    part::quiescence(arch, &parts, &args.accept)?;
+    phases.end("extract");
+
+    note("linking");
+    let core = link::core(&tree, &mut note)?;
+    phases.end("core");
+    let mut update = Update {
+        manifest: Manifest {
+            version: FORMAT,
+            id: id.clone(),
+            description,
+            arch: arch.name().to_owned(),
+            release: tree.facts.release.clone(),
+            compiler: tree.facts.compiler.clone(),
+            core: CoreModule {
+                file: CORE.to_owned(),
+                abi: plan::ABI,
+                symbols: core
+                    .undefined
+                    .iter()
+                    .filter(|s| !exported.contains(*s))
+                    .cloned()
+                    .collect(),
+            },
+            targets: parts.iter().map(|part| part.target.clone()).collect(),
+            files: Vec::new(),
+        },
+        files: BTreeMap::new(),
+    };
+    for (number, part) in parts.iter().enumerate() {
+        let source = plan::update_c(arch, &update.manifest, number)
+            .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+        let known = |symbol: &str| {
+            exported.contains(symbol)
+                || plan::is_place_symbol(symbol)
+                || part.target.symbols.iter().any(|needed| needed.link == symbol)
+        };
+        let input = link::Input {
+            name: &part.target.module_name,
+            source: &source,
+            objects: &part.objects,
+            known: &known,
+        };
+        let module = link::module(&tree, &core, &input)?;
+        update.files.insert(part.target.module.clone(), module);
+        update.files.extend(part.pre.iter().cloned());
+    }
+    update.files.insert(CORE.to_owned(), core.module);
+    for (number, text) in texts.into_iter().enumerate() {
+        update.files.insert(format!("{PATCHES}{}.patch", number + 1), text.into_bytes());
+    }
+    phases.end("link");
+    let bytes = update.write().map_err(Failure::from_error)?;
+    let file = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{id}.splice")));
+    cache::write_whole(&file, &bytes)?;
+    phases.end("pack");
+    drop(step);
+    report::report(output, &update, touched.len(), file, bytes.len() as u64, phases);
+    Ok(())
+}
+
+/// The update's id: the one given, or made from the first patch's file name.
+fn id(args: &CreateArgs) -> Result<String, Failure> {
+    if let Some(id) = &args.id {
+        if is_id(id) {
+            return Ok(id.clone());
+        }
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("{id:?} is no id: at most 40 lower-case letters, digits, - and _"),
+        ));
+    }
+    let stem = args.patches.first().and_then(|path| path.file_stem()).unwrap_or_default();
+    let clean: String = stem
+        .to_string_lossy()
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
+        .take(40)
+        .collect();
+    let id = clean.trim_matches(['-', '_']).to_owned();
+    if is_id(&id) {
+        return Ok(id);
+    }
+    Err(Failure::new(Exit::Usage, "the patch's name makes no id; give one with --id"))
+}
