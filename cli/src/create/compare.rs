@@ -5,6 +5,7 @@ use splice_core::arch::Arch;
 use splice_core::diff::{Accept, Objection, UnitDiff, diff_units};
 use splice_core::unit::Unit;
 
+use super::paths;
 use super::refuse::unless_accepted;
 use crate::exit::{Exit, Failure};
 use crate::kernel::Compiled;
@@ -27,6 +28,12 @@ pub(super) fn compare(
     let mut touched = Vec::new();
     let mut objections = Vec::new();
     for Compiled { name, pre: bytes, post } in compiled {
+        if let Some(place) = paths::beyond(&name) {
+            if bytes != post {
+                objections.push(place.objection(&name));
+            }
+            continue;
+        }
         let pre = Unit::read(arch, &name, &bytes).map_err(Failure::from_error)?;
         let post = Unit::read(arch, &name, &post).map_err(Failure::from_error)?;
         let diff = diff_units(arch, &pre, &post).map_err(Failure::from_error)?;

@@ -6,6 +6,7 @@
 
 mod compare;
 mod part;
+mod paths;
 mod reach;
 mod refuse;
 mod report;
@@ -56,7 +57,8 @@ pub(crate) fn run(
     let id = id(args)?;
     let subject = texts.first().and_then(|text| kernel::subject(text)).unwrap_or_default();
     let description = args.description.clone().unwrap_or(subject);
-    let units = reach::units(&tree, &patched, args.wide, &mut |text| output.note(text), &mut note)?;
+    let wish = reach::Wish { wide: args.wide, accepted: &args.accept };
+    let units = reach::units(&tree, &patched, &wish, &mut |text| output.note(text), &mut note)?;
     phases.end("patch");
 
     let jobs = jobs(args.jobs);

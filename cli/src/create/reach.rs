@@ -1,78 +1,220 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Which units the patches reach.
+//! Which units the patches reach, and what else of a kernel's source they change.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use splice_core::diff::Objection;
+use splice_core::diff::{Accept, AcceptKind, Objection};
 
-use super::refuse::refuse;
+use super::paths::{self, Meaning};
+use super::refuse::{refuse, unless_accepted};
 use crate::exit::{Exit, Failure};
-use crate::kernel::{self, Built, Kbuild, Patched, Tree};
+use crate::kernel::{self, Built, Kbuild, Listed, Owner, Patched, Tree};
 
 /// A header that reaches more units needs to be asked for.
 const WIDE: usize = 200;
+
+/// What the user said about it.
+pub(super) struct Wish<'a> {
+    /// Whether a header may reach many units.
+    pub(super) wide: bool,
+    /// What is accepted.
+    pub(super) accepted: &'a [Accept],
+}
 
 /// The objects that the patches reach and that are built.
 pub(super) fn units(
     tree: &Tree,
     patched: &Patched,
-    wide: bool,
+    wish: &Wish<'_>,
     warn: &mut dyn FnMut(&str),
     note: &mut dyn FnMut(&str),
 ) -> Result<BTreeMap<String, Built>, Failure> {
-    let object = |path: &str| {
-        let stem = path.strip_suffix(".c").or_else(|| path.strip_suffix(".S"))?;
-        Some(format!("{stem}.o"))
-    };
-    let mut direct = BTreeSet::new();
-    let mut headers = Vec::new();
-    for path in patched.paths() {
-        match (object(path), path.ends_with(".h")) {
-            (Some(object), _) => {
-                direct.insert(object);
-            }
-            (None, true) => headers.push(path),
-            (None, false) => warn(&format!("{path} is no code, and is left out")),
-        }
-    }
+    let touched = sort(tree, patched, wish, warn)?;
     let mut kbuild = Kbuild::new(tree);
     let mut units = BTreeMap::new();
-    for object in &direct {
-        match kbuild.built(object)? {
+    let mut headers = touched.headers;
+    let mut absent = Vec::new();
+    for path in touched.code {
+        let Some(object) = object(path) else { continue };
+        match kbuild.built(&object)? {
             Ok(built) => {
-                units.insert(object.clone(), built);
+                units.insert(object, built);
             }
-            Err(why) => {
-                return Err(refuse(&[Objection::new(
-                    object,
-                    format!("it is not part of this kernel: {why}"),
-                    "leave that file out of the patch; this kernel does not have the code",
-                )]));
+            // It may be a part of another unit's text.
+            Err(why) if included(tree, path)? => {
+                note(&format!("{path} is included by others ({why})"));
+                headers.push(path);
             }
+            Err(why) => absent.push((path, why)),
         }
     }
     if !headers.is_empty() {
         note("looking for what includes the changed headers");
-        let files = kernel::reached(&tree.source(), tree.source_arch(), &headers)?;
-        let mut reached = Vec::new();
-        for object in files.iter().filter_map(|path| object(path)) {
-            if let Ok(built) = kbuild.built(&object)? {
-                reached.push((object, built));
-            }
-        }
-        if reached.len() > WIDE && !wide {
+        let reached = including(tree, &mut kbuild, &headers)?;
+        if reached.len() > WIDE && !wish.wide {
             return Err(refuse(&[Objection::new(
                 headers.join(", "),
                 format!("{} units of this kernel include it", reached.len()),
-                "say --wide to build them all, which takes a few seconds for each; or change the \
-                 functions that use it, and leave the header as it is",
+                "say --wide to build them all, which takes a few seconds for each, once; or change \
+                 the functions that use it, and leave the header as it is",
             )]));
         }
         note(&format!("{} units include the changed headers", reached.len()));
         units.extend(reached);
     }
+    if units.is_empty() && !absent.is_empty() {
+        let objections: Vec<Objection> = absent
+            .iter()
+            .map(|(path, why)| {
+                Objection::new(
+                    *path,
+                    format!("it is not part of this kernel: {why}"),
+                    "this kernel does not have the code, so it needs no fix",
+                )
+            })
+            .collect();
+        return Err(refuse(&objections));
+    }
+    for (path, why) in absent {
+        warn(&format!("{path} is left out: it is not part of this kernel: {why}"));
+    }
     if units.is_empty() {
         return Err(Failure::new(Exit::Unchanged, "the patches change no code of this kernel"));
     }
     Ok(units)
+}
+
+/// The files that have to do with code.
+#[derive(Default)]
+struct Touched<'a> {
+    code: Vec<&'a str>,
+    headers: Vec<&'a str>,
+}
+
+/// Sorts the changed files by what they mean; refuses those that an update cannot hold.
+fn sort<'a>(
+    tree: &Tree,
+    patched: &'a Patched,
+    wish: &Wish<'_>,
+    warn: &mut dyn FnMut(&str),
+) -> Result<Touched<'a>, Failure> {
+    let mut touched = Touched::default();
+    let mut objections = Vec::new();
+    let meaning = |path: &str| match path.strip_prefix("arch/").and_then(|p| p.split_once('/')) {
+        Some((arch, _)) if arch != tree.source_arch() => {
+            Meaning::Neutral("it is another architecture's")
+        }
+        _ => paths::meaning(path),
+    };
+    for (path, what) in patched.odd() {
+        match meaning(path) {
+            Meaning::Neutral(why) => warn(&format!("{path} is left out: {why}")),
+            _ => objections.push(Objection::new(
+                path,
+                format!("a patch {what} it, and only changes of a file's text can be followed"),
+                "leave that part out if no code changes by it, or write the change as one to the \
+                 text of a file in its old place",
+            )),
+        }
+    }
+    for path in patched.paths() {
+        match meaning(path) {
+            Meaning::Code => touched.code.push(path),
+            Meaning::Header => touched.headers.push(path),
+            Meaning::Neutral(why) => warn(&format!("{path} is left out: {why}")),
+            Meaning::Beyond(place) => objections.push(place.objection(path)),
+            Meaning::Makefile => makefile(tree, patched, path, &mut objections, warn)?,
+            Meaning::Generates(why) => {
+                let objection = Objection::new(
+                    path,
+                    format!("{why}, and what is generated is not made anew for an update"),
+                    "leave that part out of the patch, and write what the fix needs of it into the \
+                     code that uses it",
+                );
+                if path.ends_with(".h") {
+                    touched.headers.push(path);
+                    objections.push(objection.or_accept(AcceptKind::Data, path));
+                } else {
+                    objections.push(objection);
+                }
+            }
+            Meaning::Unknown => objections.push(Objection::new(
+                path,
+                "nothing is known about files of this kind, so code may be made from it",
+                "leave that file out of the patch, if no code depends on it",
+            )),
+        }
+    }
+    unless_accepted(objections, wish.accepted)?;
+    Ok(touched)
+}
+
+/// A makefile may change what the kernel is made of.
+fn makefile(
+    tree: &Tree,
+    patched: &Patched,
+    path: &str,
+    objections: &mut Vec<Objection>,
+    warn: &mut dyn FnMut(&str),
+) -> Result<(), Failure> {
+    let (before, after) = patched.texts(path);
+    let changes = kernel::changes(tree, path, before, after)?;
+    if changes.is_empty() {
+        warn(&format!("{path} is left out: it changes nothing in this kernel's configuration"));
+    }
+    objections.extend(changes.into_iter().map(|change| match change {
+        Listed::Added(object) => Objection::new(
+            &object,
+            format!(
+                "{path} adds it to what this kernel is made of, and an update has no new units"
+            ),
+            "put the new code into a unit that is there already",
+        ),
+        Listed::Removed(object) => Objection::new(
+            &object,
+            format!("{path} takes it out, and a running kernel cannot lose a unit"),
+            "leave that part out of the patch; code that nobody calls any more does no harm",
+        ),
+        Listed::Other(what) => Objection::new(
+            path,
+            format!("it changes how units are built or which there are: {what}"),
+            "leave that part out of the patch, if the fix is right without it",
+        ),
+    }));
+    Ok(())
+}
+
+fn object(path: &str) -> Option<String> {
+    let stem = path.strip_suffix(".c").or_else(|| path.strip_suffix(".S"))?;
+    Some(format!("{stem}.o"))
+}
+
+/// Whether other source files include this one.
+fn included(tree: &Tree, path: &str) -> Result<bool, Failure> {
+    Ok(!kernel::reached(&tree.source(), tree.source_arch(), &[path])?.is_empty())
+}
+
+/// The units that include one of these files.
+fn including(
+    tree: &Tree,
+    kbuild: &mut Kbuild<'_>,
+    headers: &[&str],
+) -> Result<BTreeMap<String, Built>, Failure> {
+    let files: BTreeSet<String> = kernel::reached(&tree.source(), tree.source_arch(), headers)?;
+    let mut reached = BTreeMap::new();
+    for path in &files {
+        let Some(object) = object(path) else { continue };
+        match kbuild.built(&object)? {
+            Ok(built) => {
+                reached.insert(object, built);
+            }
+            // What processes have mapped must not differ unnoticed; it is compiled to see.
+            Err(_) if paths::is_mapped(path) => {
+                let goal = object.clone();
+                reached.insert(object, Built { owner: Owner::Vmlinux, goal });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(reached)
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use diffy::patch_set::{FileOperation, ParseOptions, PatchKind, PatchSet};
 use diffy::{DiffOptions, apply as apply_hunks};
 
@@ -16,6 +16,8 @@ pub(crate) struct Patched {
     before: BTreeMap<String, String>,
     /// Contents after.
     after: BTreeMap<String, String>,
+    /// Files with which something else is done than changing their text: what.
+    odd: BTreeMap<String, &'static str>,
 }
 
 impl Patched {
@@ -39,6 +41,18 @@ impl Patched {
         })
     }
 
+    /// Files with which something else is done than changing their text, and what.
+    pub(crate) fn odd(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.odd.iter().map(|(path, what)| (path.as_str(), *what))
+    }
+
+    /// A file's text before, empty if it is new, and after.
+    pub(crate) fn texts(&self, path: &str) -> (&str, &str) {
+        let [before, after] =
+            [&self.before, &self.after].map(|texts| texts.get(path).map_or("", String::as_str));
+        (before, after)
+    }
+
     /// Applies a patch on top of those before.
     pub(crate) fn add(&mut self, source: &Path, name: &str, text: &str) -> Result<()> {
         let options = if text.lines().any(|line| line.starts_with("diff --git ")) {
@@ -55,20 +69,23 @@ impl Patched {
                     (self.existing(source, &[modified, original]), false)
                 }
                 FileOperation::Create(path) => (stripped(path).to_owned(), true),
-                FileOperation::Delete(path) => bail!(
-                    "{name} deletes {path}; leave that part out if no other code changes by it"
-                ),
-                FileOperation::Rename { from, .. } | FileOperation::Copy { from, .. } => bail!(
-                    "{name} moves or copies {from}; write the change as one to the file in its \
-                     old place"
-                ),
+                FileOperation::Delete(path) => {
+                    self.odd.insert(stripped(path).to_owned(), "deletes");
+                    continue;
+                }
+                FileOperation::Rename { from, .. } | FileOperation::Copy { from, .. } => {
+                    // git gives these names without a first directory.
+                    self.odd.insert(from.to_string(), "moves or copies");
+                    continue;
+                }
             };
             ensure!(
                 Path::new(&path).components().all(|c| matches!(c, Component::Normal(_))),
                 "{name} names {path:?}, which is no path inside a kernel tree"
             );
             let PatchKind::Text(hunks) = file.patch() else {
-                bail!("{name} changes the binary file {path}; leave that part out")
+                self.odd.insert(path, "changes the bytes of");
+                continue;
             };
             self.one(source, name, &path, new, hunks)?;
         }
@@ -366,6 +383,21 @@ mod tests {
         assert!(said.contains("no path inside"), "{said}");
         let said = fails("no patch at all\n");
         assert!(said.contains("no patch that can be read"), "{said}");
+    }
+
+    #[test]
+    fn files_that_go_or_move_are_told() {
+        let tree = tree(&[("d/f.c", "one\n"), ("Documentation/old.txt", "one\n")]);
+        let mut all = Patched::default();
+        let text = "diff --git a/Documentation/old.txt b/Documentation/new.txt\n\
+                    similarity index 100%\nrename from Documentation/old.txt\n\
+                    rename to Documentation/new.txt\n\
+                    diff --git a/d/f.c b/d/f.c\ndeleted file mode 100644\n\
+                    --- a/d/f.c\n+++ /dev/null\n@@ -1 +0,0 @@\n-one\n";
+        all.add(tree.path(), "fix", text).unwrap();
+        let odd: Vec<_> = all.odd().collect();
+        assert_eq!(odd, [("Documentation/old.txt", "moves or copies"), ("d/f.c", "deletes")]);
+        assert_eq!(all.paths().count(), 0);
     }
 
     #[test]

@@ -14,6 +14,13 @@ use rayon::prelude::*;
 /// Directories in which nothing is compiled into a kernel.
 const OUTSIDE: &[&str] = &["Documentation", "tools", "scripts", "samples", "usr", "LICENSES"];
 
+/// What the kernel's own makefiles make every unit include (`LINUXINCLUDE`, `c_flags`).
+const EVERYWHERE: &[&str] = &[
+    "include/linux/compiler-version.h",
+    "include/linux/kconfig.h",
+    "include/linux/compiler_types.h",
+];
+
 /// The source files (`.c`, `.S`) that include one of these headers, directly or not.
 pub(crate) fn reached(source: &Path, arch: &str, headers: &[&str]) -> Result<BTreeSet<String>> {
     let mut files = Vec::new();
@@ -40,6 +47,11 @@ pub(crate) fn reached(source: &Path, arch: &str, headers: &[&str]) -> Result<BTr
     while let Some(header) = todo.pop() {
         if !seen.insert(header.to_owned()) {
             continue;
+        }
+        if EVERYWHERE.contains(&header) {
+            let code = |path: &&String| path.ends_with(".c") || path.ends_with(".S");
+            found.extend(files.iter().filter(code).cloned());
+            break;
         }
         let last = header.rsplit('/').next().unwrap_or(header);
         for (include, path) in by_name.get(last).into_iter().flatten() {
@@ -184,5 +196,22 @@ mod tests {
         let found = reached(tree.path(), "x", &["fs/a.h"]).unwrap();
         let expected = ["fs/three.c", "mm/five.c", "mm/four.c"];
         assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn what_every_unit_includes_reaches_every_unit() {
+        let tree = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("include/linux/attributes.h", "\n"),
+            ("include/linux/compiler_types.h", "#include <linux/attributes.h>\n"),
+            ("fs/one.c", "\n"),
+            ("lib/two.S", "\n"),
+        ] {
+            let path = tree.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let found = reached(tree.path(), "x", &["include/linux/attributes.h"]).unwrap();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), ["fs/one.c", "lib/two.S"]);
     }
 }
