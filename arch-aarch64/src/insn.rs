@@ -2,7 +2,7 @@
 //! The few instructions that the rules must know, as words. Source: Arm Architecture Reference
 //! Manual for A-profile, section "A64 instruction set encoding".
 
-use crate::reloc::{PAGE, signed};
+use crate::reloc::{CALL26, CONDBR19, JUMP26, PAGE, TSTBR14, signed};
 
 /// Bytes of an instruction.
 pub(crate) const LEN: u64 = 4;
@@ -47,11 +47,32 @@ fn branch_field(word: u32) -> Option<(u32, u8)> {
     }
 }
 
+/// Whether execution may go on behind an instruction. A call at the end of a function is one that
+/// does not return: the compiler leaves out what would follow.
+pub(crate) fn runs_on(word: u32) -> bool {
+    let branch = word & 0x7c00_0000 == B; // b, bl
+    let register = word & 0xfe00_0000 == 0xd600_0000; // br, blr, ret, eret and their signed forms
+    let trap = word & 0xffe0_001f == 0xd420_0000 || word >> 16 == 0; // brk, udf
+    !branch && !register && !trap
+}
+
 /// Distance in bytes of a branch with a relative target.
 pub(crate) fn branch_distance(word: u32) -> Option<i64> {
     let (position, bits) = branch_field(word)?;
     let field = u64::from(word >> position) & ((1 << bits) - 1);
     Some(signed(field << 2, bits + 2) as i64)
+}
+
+/// For a branch with a relative target, the type of relocation that it has where the target is
+/// elsewhere, and its distance in bytes.
+pub(crate) fn branch(word: u32) -> Option<(u32, i64)> {
+    let r_type = match branch_field(word)? {
+        (_, 26) if word & BL == BL => CALL26,
+        (_, 26) => JUMP26,
+        (_, 19) => CONDBR19,
+        _ => TSTBR14,
+    };
+    Some((r_type, branch_distance(word)?))
 }
 
 /// The same branch with another distance; `None` if it does not fit.

@@ -10,13 +10,15 @@
 //! Where the ABI lets 16- and 32-bit data be read as signed or unsigned, the loader decides:
 //! absolute ones are unsigned, relative ones signed.
 
-use splice_core::arch::{ArchError, Code, RelocInfo, RelocKind, RelocationFixup};
+use splice_core::arch::{ArchError, Code, RelocInfo, RelocKind, RelocationFixup, Settled};
 
 use crate::Aarch64;
 
 pub(crate) const ABS64: u32 = 257;
 pub(crate) const ADR_PAGE: u32 = 275;
 pub(crate) const ADR_PAGE_NC: u32 = 276;
+pub(crate) const TSTBR14: u32 = 279;
+pub(crate) const CONDBR19: u32 = 280;
 pub(crate) const JUMP26: u32 = 282;
 pub(crate) const CALL26: u32 = 283;
 
@@ -172,8 +174,8 @@ static ROWS: &[Row] = &[
     insn(ADR_PAGE_NC, "R_AARCH64_ADR_PREL_PG_HI21_NC", Address, Page, Adr, 12, Any),
     low12(277, "R_AARCH64_ADD_ABS_LO12_NC", 0),
     low12(278, "R_AARCH64_LDST8_ABS_LO12_NC", 0),
-    branch(279, "R_AARCH64_TSTBR14", 5, 14),
-    branch(280, "R_AARCH64_CONDBR19", 5, 19),
+    branch(TSTBR14, "R_AARCH64_TSTBR14", 5, 14),
+    branch(CONDBR19, "R_AARCH64_CONDBR19", 5, 19),
     branch(JUMP26, "R_AARCH64_JUMP26", 0, 26),
     branch(CALL26, "R_AARCH64_CALL26", 0, 26),
     low12(284, "R_AARCH64_LDST16_ABS_LO12_NC", 1),
@@ -334,6 +336,21 @@ impl RelocationFixup for Aarch64 {
                 Ok(r.addend)
             })
             .collect()
+    }
+
+    fn settled(&self, code: &Code<'_>) -> Result<Vec<Settled>, ArchError> {
+        let mut found = Vec::new();
+        let size = code.bytes.len() as i64;
+        for (number, bytes) in code.bytes.chunks_exact(4).enumerate() {
+            let (offset, bits) = (number as u64 * crate::insn::LEN, word(bytes) as u32);
+            let Some((r_type, distance)) = crate::insn::branch(bits) else { continue };
+            let target = distance.wrapping_add(offset as i64);
+            let relocated = code.relocs.binary_search_by_key(&offset, |r| r.offset).is_ok();
+            if !relocated && !(0..size).contains(&target) {
+                found.push(Settled { offset, r_type, target, addend: target });
+            }
+        }
+        Ok(found)
     }
 
     fn apply(

@@ -64,6 +64,11 @@ impl FunctionDiff for Aarch64 {
         decode::disassemble(bytes, address, count)
     }
 
+    fn runs_on(&self, code: &Code<'_>) -> bool {
+        let mut words = code.bytes.chunks_exact(4).rev().map(|word| reloc::word(word) as u32);
+        words.find(|w| *w != NOP).is_none_or(insn::runs_on)
+    }
+
     /// One nop. Longer runs may be the tracer's data before the next function (two nops in the
     /// object, rewritten at run time), and no function needs more: the jump is one instruction.
     fn is_padding(&self, bytes: &[u8]) -> bool {

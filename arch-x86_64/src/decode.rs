@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Instruction boundaries and fields of a stretch of code.
 
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, NasmFormatter};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, Instruction, NasmFormatter};
+
+use crate::nops;
 
 /// One decoded instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,11 @@ impl Insn {
     /// For a branch with a relative target: offset and size of its distance.
     pub(crate) fn distance(&self) -> Option<(u64, u64)> {
         self.relative.filter(|_| self.branch)
+    }
+
+    /// Offset and size of the field that is added to the next instruction's address.
+    pub(crate) fn relative(&self) -> Option<(u64, u64)> {
+        self.relative
     }
 
     /// Whether the field at `offset` is added to the address of the next instruction.
@@ -116,6 +123,21 @@ fn is_relative_branch(insn: &Instruction) -> bool {
     matches!(insn.try_op_kind(0), Ok(NearBranch16 | NearBranch32 | NearBranch64))
 }
 
+/// Whether execution may go on behind `bytes`. A call at the end is one that does not return: the
+/// compiler leaves out what would follow.
+pub(crate) fn runs_on(bytes: &[u8]) -> bool {
+    let decoded = Decoded::new(bytes);
+    let piece = |i: &Insn| bytes.get(i.start as usize..i.end() as usize).unwrap_or_default();
+    let Some(last) = decoded.all().iter().rfind(|i| !nops::is_padding(piece(i))) else {
+        return true;
+    };
+    let insn = Decoder::with_ip(64, piece(last), 0, DecoderOptions::NONE).decode();
+    matches!(
+        insn.flow_control(),
+        FlowControl::Next | FlowControl::ConditionalBranch | FlowControl::Interrupt
+    )
+}
+
 /// Disassembles up to `count` instructions, one line each.
 pub(crate) fn disassemble(bytes: &[u8], address: u64, count: usize) -> Vec<String> {
     let mut formatter = NasmFormatter::new();
@@ -146,6 +168,16 @@ pub(crate) fn disassemble(bytes: &[u8], address: u64, count: usize) -> Vec<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn code_ends_or_runs_on() {
+        for ends in [&[0xc3][..], &[0xeb, 0x10], &[0x0f, 0x0b], &[0xc3, 0x90], &[0xc3, 0xcc]] {
+            assert!(!runs_on(ends), "{ends:x?}");
+        }
+        for on in [&[0x31, 0xc0][..], &[0x74, 0x10], &[0x90], &[]] {
+            assert!(runs_on(on), "{on:x?}");
+        }
+    }
 
     #[test]
     fn all_at_once_is_one_after_the_other() {

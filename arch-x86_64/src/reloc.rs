@@ -6,7 +6,7 @@
 //! or thread-local storage (GOTPCREL, GOTPCRELX, TPOFF32…) has no meaning in kernel text and is
 //! left out on purpose: the engine then refuses the object and names the type's number.
 
-use splice_core::arch::{ArchError, Code, RelocInfo, RelocKind, RelocationFixup};
+use splice_core::arch::{ArchError, Code, RelocInfo, RelocKind, RelocationFixup, Settled};
 
 use crate::{X86_64, decode::Decoded};
 
@@ -69,7 +69,7 @@ static ROWS: &[Row] = &[
     row(R_16, "R_X86_64_16", 2, false, Address, Widen::Zero),
     row(R_PC16, "R_X86_64_PC16", 2, true, Address, Widen::Sign),
     row(R_8, "R_X86_64_8", 1, false, Address, Widen::Zero),
-    row(R_PC8, "R_X86_64_PC8", 1, true, Address, Widen::Sign),
+    row(R_PC8, "R_X86_64_PC8", 1, true, Branch, Widen::Sign),
     row(R_PC64, "R_X86_64_PC64", 8, true, Address, Widen::Whole),
 ];
 
@@ -139,6 +139,31 @@ impl RelocationFixup for X86_64 {
                 Ok(r.addend.wrapping_add(bias as i64))
             })
             .collect()
+    }
+
+    fn settled(&self, code: &Code<'_>) -> Result<Vec<Settled>, ArchError> {
+        let mut found = Vec::new();
+        let size = code.bytes.len() as i64;
+        for insn in Decoded::new(code.bytes).all() {
+            let Some((at, width)) = insn.relative() else { continue };
+            if code.relocs.binary_search_by_key(&at, |r| r.offset).is_ok() {
+                continue;
+            }
+            let r_type = match (width, insn.distance().is_some()) {
+                (1, _) => R_PC8,
+                (4, true) => R_PLT32,
+                (4, false) => R_PC32,
+                _ => continue,
+            };
+            let field = code.bytes.get(at as usize..(at + width) as usize).unwrap_or_default();
+            let distance = widened(word(field), width as u8, Widen::Sign) as i64;
+            let target = distance.wrapping_add(insn.end() as i64);
+            if !(0..size).contains(&target) {
+                let addend = target.wrapping_sub((insn.end() - at) as i64);
+                found.push(Settled { offset: at, r_type, target, addend });
+            }
+        }
+        Ok(found)
     }
 
     fn apply(
@@ -274,6 +299,37 @@ mod tests {
         let relocs =
             [(1, R_PLT32, -4), (7, R_PC32, 0), (17, R_PC32, -5), (25, R_32S, 16), (31, R_64, 3)];
         assert_eq!(offsets(&bytes, &relocs).unwrap(), [0, 8, 0, 16, 3]);
+    }
+
+    #[test]
+    fn references_without_relocation_are_found() {
+        // jmp +1; call f+0x20; lea f-8(%rip), %rdi; jne f+0x30; call with a relocation
+        let bytes = [
+            0xeb, 0x01, 0x90, //
+            0xe8, 0x18, 0, 0, 0, //
+            0x48, 0x8d, 0x3d, 0xe9, 0xff, 0xff, 0xff, //
+            0x75, 0x1f, //
+            0xe8, 0, 0, 0, 0,
+        ];
+        let relocs = [CodeReloc {
+            offset: 18,
+            r_type: R_PLT32,
+            symbol: "x",
+            key: 1,
+            addend: -4,
+            inside: None,
+        }];
+        let code = Code { name: "f", bytes: &bytes, relocs: &relocs, entries: &[] };
+        let found = X86_64.settled(&code).unwrap();
+        let shown: Vec<_> = found.iter().map(|s| (s.offset, s.r_type, s.target)).collect();
+        assert_eq!(shown, [(4, R_PLT32, 0x20), (11, R_PC32, -8), (16, R_PC8, 0x30)]);
+        for one in found {
+            let from = one.offset as usize;
+            let to = from + usize::from(describe(one.r_type).unwrap().width);
+            let mut field = bytes[from..to].to_vec();
+            X86_64.apply(one.r_type, 0, one.addend, one.offset, &mut field).unwrap();
+            assert_eq!(field, bytes[from..to], "{one:?}");
+        }
     }
 
     #[test]

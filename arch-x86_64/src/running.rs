@@ -69,6 +69,10 @@ impl FunctionDiff for X86_64 {
         decode::disassemble(bytes, address, count)
     }
 
+    fn runs_on(&self, code: &Code<'_>) -> bool {
+        decode::runs_on(code.bytes)
+    }
+
     fn is_padding(&self, bytes: &[u8]) -> bool {
         nops::is_padding(bytes)
     }

@@ -6,8 +6,8 @@
 //! too many ends in [`ArchError::Nonsense`], never in a wrong update.
 
 use super::{
-    Arch, ArchError, Code, Mismatch, NeverQuiescent, Partial, RelocInfo, RunMatch, Site, StackWord,
-    Template, Verdict,
+    Arch, ArchError, Code, Mismatch, NeverQuiescent, Partial, RelocInfo, RelocKind, RunMatch,
+    Settled, Site, StackWord, Template, Verdict,
 };
 
 /// Longest template in bytes that the kernel side takes.
@@ -86,6 +86,33 @@ pub fn target_offsets(arch: &dyn Arch, code: &Code<'_>, offsets: &[i64]) -> Resu
     Err(nonsense(arch, what))
 }
 
+/// Checks the answer of [`super::RelocationFixup::settled`].
+pub fn settled(arch: &dyn Arch, code: &Code<'_>, found: &[Settled]) -> Result<(), ArchError> {
+    for one in found {
+        let width = described(arch, one.r_type)?.map_or(0, |row| u64::from(row.width));
+        let field = one.offset..one.offset.saturating_add(width);
+        let inside =
+            i64::try_from(size(code.bytes)).is_ok_and(|len| (0..len).contains(&one.target));
+        let relocated = code.relocs.iter().any(|r| field.contains(&r.offset));
+        if width == 0 || !within(one.offset, width, size(code.bytes)) || inside || relocated {
+            let what =
+                format!("a reference without relocation at {:#x} of {}", one.offset, code.name);
+            return Err(nonsense(arch, what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two types of relocation, one of them a branch's, fill the same field by the place's
+/// distance: an assembler may write another type for a symbol that others may override.
+fn same_field(arch: &dyn Arch, a: u32, b: u32) -> bool {
+    let (Some(a), Some(b)) = (arch.reloc().describe(a), arch.reloc().describe(b)) else {
+        return false;
+    };
+    let branch = a.kind == RelocKind::Branch || b.kind == RelocKind::Branch;
+    branch && a.pc_relative && b.pc_relative && (a.width, a.mask) == (b.width, b.mask)
+}
+
 /// Checks the answer of [`super::FunctionDiff::compare`].
 pub fn verdict(
     arch: &dyn Arch,
@@ -102,7 +129,8 @@ pub fn verdict(
                 return Err(nonsense(arch, what));
             }
             let equal = |(a, b): (&super::CodeReloc<'_>, &super::CodeReloc<'_>)| {
-                (a.offset, a.r_type) == (b.offset, b.r_type)
+                a.offset == b.offset
+                    && (a.r_type == b.r_type || same_field(arch, a.r_type, b.r_type))
             };
             if !pre.relocs.iter().zip(post.relocs).all(equal) {
                 return Err(nonsense(arch, format!("\"same\" for other relocations in {name}")));

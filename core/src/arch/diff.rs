@@ -20,8 +20,8 @@ pub struct Difference {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// All bits that no relocation owns are equal, and relocations of equal type stand at equal
-    /// offsets. What they refer to is for the engine to compare.
+    /// All bits that no relocation owns are equal, and relocations that store the same stand at
+    /// equal offsets. What they refer to is for the engine to compare.
     Same,
     /// The code differs, first here.
     Changed(Difference),
@@ -154,6 +154,12 @@ pub trait FunctionDiff: Send + Sync {
     /// Disassembles up to `count` instructions at `address`, one line each. Bytes that are no
     /// instruction are shown as such.
     fn disassemble(&self, bytes: &[u8], address: u64, count: usize) -> Vec<String>;
+
+    /// Whether a processor that has executed the code's last instruction may go on behind it.
+    /// A backend that does not tell is taken to say so.
+    fn runs_on(&self, _code: &Code<'_>) -> bool {
+        true
+    }
 
     /// Whether the bytes are nothing but padding between functions.
     fn is_padding(&self, bytes: &[u8]) -> bool;

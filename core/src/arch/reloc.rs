@@ -32,6 +32,20 @@ pub struct RelocInfo {
     pub kind: RelocKind,
 }
 
+/// A reference that code makes to a place outside it, and for which there is no relocation because
+/// the assembler knew the distance. It is given as the relocation that it would have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// Offset of the field in the code, in bytes.
+    pub offset: u64,
+    /// ELF relocation type number.
+    pub r_type: u32,
+    /// Where it leads, in bytes from the code's start.
+    pub target: i64,
+    /// The addend, if the symbol is the code's start.
+    pub addend: i64,
+}
+
 /// Relocations: description, application, and the inverse.
 pub trait RelocationFixup: Send + Sync {
     /// The table's row for a type; `None` means unknown, which the engine refuses.
@@ -44,6 +58,12 @@ pub trait RelocationFixup: Send + Sync {
     /// that it addresses. This is the addend less the bias that the processor adds for the
     /// instruction (for a field that is followed by an immediate, more than the field's size).
     fn target_offsets(&self, code: &Code<'_>) -> Result<Vec<i64>, ArchError>;
+
+    /// The references of `code` to places outside it that have no relocation. None is right where
+    /// the assembler leaves a relocation for every reference between functions.
+    fn settled(&self, _code: &Code<'_>) -> Result<Vec<Settled>, ArchError> {
+        Ok(Vec::new())
+    }
 
     /// Stores symbol value `value` (S) with `addend` (A) for `place` (P) into `field`, which has
     /// the row's width; bits outside the mask are kept.

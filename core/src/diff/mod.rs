@@ -12,6 +12,7 @@ mod objection;
 mod pair;
 mod report;
 mod targets;
+mod whole;
 
 use serde::Serialize;
 
@@ -228,6 +229,9 @@ fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), 
             );
             diff.refusals.push(objection.or_accept(AcceptKind::Init, &span.name));
             continue;
+        }
+        for (unit, function, parts) in [(pre, before, before_parts), (post, id, parts)] {
+            diff.refusals.extend(whole::objections(context.arch, unit, function, parts));
         }
         diff.changed.push(ChangedFunction {
             pre: before,

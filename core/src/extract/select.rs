@@ -252,6 +252,11 @@ impl Selector<'_, '_> {
             }
             let bias = reloc.addend.wrapping_sub(target_offset);
             let (to, addend) = self.leads_to(span, reloc, target_offset, bias, numbering)?;
+            if let Some(reach) = self.short_reach(reloc) {
+                let what = post.symbols.get(reloc.symbol as usize).map_or("", |s| &s.name);
+                let why = format!("its branch there reaches no further than {reach} bytes");
+                return Err(self.reference(span, what, &why));
+            }
             result.push(PieceReloc {
                 offset: reloc.offset.wrapping_sub(span.offset),
                 r_type: reloc.r_type,
@@ -260,6 +265,13 @@ impl Selector<'_, '_> {
             });
         }
         Ok(result)
+    }
+
+    /// How far a branch reaches, if that is not to be relied on between sections.
+    fn short_reach(&self, reloc: &Reloc) -> Option<u64> {
+        let info = self.arch.reloc().describe(reloc.r_type)?;
+        let bits = info.mask.count_ones();
+        (info.kind == RelocKind::Branch && (1..12).contains(&bits)).then(|| 1 << (bits - 1))
     }
 
     /// For code the backend says how far from its symbol each relocation points; data has no

@@ -6,6 +6,7 @@
 //! an undefined symbol. Nothing here compares or decides.
 
 mod read;
+mod settled;
 mod span;
 mod special;
 mod view;

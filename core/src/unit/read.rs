@@ -7,7 +7,7 @@ use object::elf::{
 };
 use object::read::elf::{FileHeader, Rela as _, SectionHeader, Sym};
 
-use super::{Reloc, Section, Symbol, SymbolPlace, Unit, UnitError, span};
+use super::{Reloc, Section, Symbol, SymbolPlace, Unit, UnitError, settled, span};
 use crate::arch::Arch;
 
 /// Larger claims of a file are refused: no unit of a kernel comes near.
@@ -27,6 +27,7 @@ impl Unit {
             )));
         }
         span::cut(arch, &mut unit);
+        settled::restore(arch, &mut unit)?;
         Ok(unit)
     }
 }
