@@ -12,7 +12,10 @@ const fn never(name: &'static str, why: &'static str) -> NeverQuiescent {
 const SWITCH: &str = "every sleeping thread is in it";
 const NEW_THREAD: &str = "the first return address of every thread lies in it";
 const ENTRY: &str = "every thread that came from user space, and every interrupt, is in it";
-const IDLE: &str = "an idle processor is always in it";
+const IDLE: &str = "the first frames of every idle thread lie in it";
+const DEAD: &str = "a processor that is switched off is in it";
+const COPIED: &str = "what runs are copies of it, made earlier";
+const TRACED: &str = "every traced function returns by way of it, and its address lies on stacks";
 const PATCHING: &str = "it runs while text is rewritten";
 
 static NEVER: &[NeverQuiescent] = &[
@@ -40,16 +43,20 @@ static NEVER: &[NeverQuiescent] = &[
     never("asm_exc_nmi", ENTRY),
     never("end_repeat_nmi", ENTRY),
     never("sync_regs", ENTRY),
-    never("arch_cpu_idle", IDLE),
-    never("default_idle", IDLE),
-    never("amd_e400_idle", IDLE),
-    never("mwait_idle", IDLE),
-    never("acpi_idle_enter", IDLE),
-    never("intel_idle", IDLE),
     never("secondary_startup_64", IDLE),
     never("start_secondary", IDLE),
     never("x86_64_start_kernel", IDLE),
     never("x86_64_start_reservations", IDLE),
+    never("arch_cpu_idle_dead", DEAD),
+    never("native_play_dead", DEAD),
+    never("hlt_play_dead", DEAD),
+    never("mwait_play_dead", DEAD),
+    never("ftrace_caller", COPIED),
+    never("ftrace_regs_caller", COPIED),
+    never("optprobe_template_func", COPIED),
+    never("return_to_handler", TRACED),
+    never("arch_rethook_trampoline", TRACED),
+    never("__x64_sys_write", "the thread that asks for the switch is in it"),
     never("exc_int3", PATCHING),
     never("poke_int3_handler", PATCHING),
 ];

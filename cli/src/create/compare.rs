@@ -2,12 +2,12 @@
 //! Comparing the units before and after.
 
 use splice_core::arch::Arch;
-use splice_core::diff::{Accept, Objection, UnitDiff, diff_units};
+use splice_core::diff::{AcceptKind, Objection, UnitDiff, diff_units};
+use splice_core::plan;
 use splice_core::unit::Unit;
 
 use super::paths;
-use super::refuse::unless_accepted;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::kernel::Compiled;
 
 /// A unit that differs.
@@ -15,19 +15,20 @@ pub(super) struct Touched {
     pub(super) pre: Unit,
     pub(super) post: Unit,
     pub(super) diff: UnitDiff,
+    /// How it is compiled.
+    pub(super) command: String,
     /// The object before.
     pub(super) bytes: Vec<u8>,
 }
 
-/// Compares the units; those that differ are returned.
+/// Compares the units: those that differ, and what stands against it.
 pub(super) fn compare(
     arch: &dyn Arch,
     compiled: Vec<Compiled>,
-    accepted: &[Accept],
-) -> Result<Vec<Touched>, Failure> {
+) -> Result<(Vec<Touched>, Vec<Objection>), Failure> {
     let mut touched = Vec::new();
     let mut objections = Vec::new();
-    for Compiled { name, pre: bytes, post } in compiled {
+    for Compiled { name, command, pre: bytes, post } in compiled {
         if let Some(place) = paths::beyond(&name) {
             if bytes != post {
                 objections.push(place.objection(&name));
@@ -36,21 +37,38 @@ pub(super) fn compare(
         }
         let pre = Unit::read(arch, &name, &bytes).map_err(Failure::from_error)?;
         let post = Unit::read(arch, &name, &post).map_err(Failure::from_error)?;
-        let diff = diff_units(arch, &pre, &post).map_err(Failure::from_error)?;
-        objections.extend(diff.refusals.iter().map(|objection| Objection {
+        let mut diff = diff_units(arch, &pre, &post).map_err(Failure::from_error)?;
+        objections.extend(diff.refusals.drain(..).map(|objection| Objection {
             what: format!("{} in {name}", objection.what),
-            ..objection.clone()
+            ..objection
         }));
         if !diff.is_unchanged() {
-            touched.push(Touched { pre, post, diff, bytes });
+            objections.extend(never_left(arch, &pre, &diff));
+            touched.push(Touched { pre, post, diff, command, bytes });
         }
     }
-    unless_accepted(objections, accepted)?;
-    if touched.is_empty() {
-        return Err(Failure::new(
-            Exit::Unchanged,
-            "the patches change nothing that a running kernel would notice",
-        ));
-    }
-    Ok(touched)
+    Ok((touched, objections))
+}
+
+/// Functions that are never left, or whose text is not like other text.
+fn never_left(arch: &dyn Arch, pre: &Unit, diff: &UnitDiff) -> Vec<Objection> {
+    let changed = diff.changed.iter().filter_map(|function| pre.spans.get(function.pre));
+    changed
+        .filter_map(|span| {
+            let section = pre.sections.get(span.section).map_or("", |s| s.name.as_str());
+            let what = format!("{} in {}", span.name, pre.name);
+            if let Some(why) = plan::never_quiescent(arch, &span.name) {
+                let why = format!("{why}, so it could hardly ever be replaced");
+                let objection = Objection::new(what, why, "make the change in what it calls");
+                return Some(objection.or_accept(AcceptKind::Busy, &span.name));
+            }
+            let special = plan::special_text(section)?;
+            let objection = Objection::new(what, special.why, "make the change in what it calls");
+            Some(if special.acceptable {
+                objection.or_accept(AcceptKind::Busy, &span.name)
+            } else {
+                objection
+            })
+        })
+        .collect()
 }

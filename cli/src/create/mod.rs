@@ -5,6 +5,7 @@
 //! what cannot be put into a running kernel ends in [`refuse`].
 
 mod compare;
+mod exports;
 mod part;
 mod paths;
 mod reach;
@@ -69,11 +70,18 @@ pub(crate) fn run(
     let goals = units.values().map(|built| built.goal.as_str());
     let overlay = Overlay::new(&builds, &tree.source(), patched.files(), goals)?;
     let compiled = kernel::after(&tree, &units, &overlay, jobs, &mut note)?;
-    drop(overlay);
     phases.end("post");
 
     note("comparing");
-    let touched = compare::compare(arch, compiled, &args.accept)?;
+    let (touched, mut objections) = compare::compare(arch, compiled)?;
+    let warn = &mut |text: &str| output.note(text);
+    objections.extend(exports::objections(&tree, overlay.path(), &touched, warn)?);
+    drop(overlay);
+    refuse::unless_accepted(objections, &args.accept)?;
+    if touched.is_empty() {
+        let text = "the patches change nothing that a running kernel would notice";
+        return Err(Failure::new(Exit::Unchanged, text));
+    }
     phases.end("diff");
     let exported = tree.exported()?;
     let mut by_target: BTreeMap<Owner, Vec<&Touched>> = BTreeMap::new();
@@ -85,10 +93,15 @@ pub(crate) fn run(
     let mut parts = Vec::new();
     let mut numbering = Numbering::default();
     for (number, (owner, units)) in by_target.iter().enumerate() {
-        let all = Globals { exported: &exported, touched: &touched };
-        parts.push(part(arch, owner, number, &id, units, &all, &mut numbering)?);
+        let elsewhere: Vec<&Touched> = by_target
+            .iter()
+            .filter(|(o, _)| *o != owner)
+            .flat_map(|(_, units)| units)
+            .copied()
+            .collect();
+        let all = Globals { exported: &exported, here: units, elsewhere: &elsewhere };
+        parts.push(part(arch, owner, number, &id, &all, &mut numbering)?);
     }
-    part::quiescence(arch, &parts, &args.accept)?;
     phases.end("extract");
 
     note("linking");

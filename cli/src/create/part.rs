@@ -4,22 +4,24 @@
 use std::collections::{BTreeSet, HashSet};
 
 use splice_core::arch::Arch;
-use splice_core::diff::{Accept, AcceptKind, Objection};
+use splice_core::diff::Objection;
 use splice_core::extract::{
     ExtractError, ExtractInput, Extraction, Numbering, extract, new_globals,
 };
-use splice_core::plan;
-use splice_core::update::{Change, Target, UnitEntry};
+use splice_core::update::{Target, UnitEntry};
 
 use super::compare::Touched;
-use super::refuse::{refuse, unless_accepted};
+use super::refuse::refuse;
 use crate::exit::Failure;
 use crate::kernel::Owner;
 
 /// What is known of global symbols when one unit is extracted.
 pub(super) struct Globals<'a> {
     pub(super) exported: &'a HashSet<String>,
-    pub(super) touched: &'a [Touched],
+    /// The target's touched units.
+    pub(super) here: &'a [&'a Touched],
+    /// Those of other targets.
+    pub(super) elsewhere: &'a [&'a Touched],
 }
 
 /// A target's share of the update.
@@ -37,7 +39,6 @@ pub(super) fn part(
     owner: &Owner,
     number: usize,
     id: &str,
-    units: &[&Touched],
     globals: &Globals<'_>,
     numbering: &mut Numbering,
 ) -> Result<Part, Failure> {
@@ -48,8 +49,10 @@ pub(super) fn part(
     let plain = id.replace('-', "_");
     let module_name =
         if number == 0 { format!("splice_{plain}") } else { format!("splice_{plain}_{number}") };
-    let added: BTreeSet<String> =
-        globals.touched.iter().flat_map(|unit| new_globals(&unit.post, &unit.diff)).collect();
+    let added = |units: &[&Touched]| -> BTreeSet<String> {
+        units.iter().flat_map(|unit| new_globals(&unit.post, &unit.diff)).collect()
+    };
+    let (here, elsewhere) = (added(globals.here), added(globals.elsewhere));
     let mut part = Part {
         target: Target {
             name: name.to_owned(),
@@ -62,14 +65,14 @@ pub(super) fn part(
         objects: Vec::new(),
         pre: Vec::new(),
     };
-    for (index, unit) in units.iter().enumerate() {
+    for (index, unit) in globals.here.iter().enumerate() {
         let input = ExtractInput {
             pre: &unit.pre,
             post: &unit.post,
             diff: &unit.diff,
             unit_index: u32::try_from(index).unwrap_or(u32::MAX),
             exported: &|symbol| globals.exported.contains(symbol),
-            new_globals: &|symbol| added.contains(symbol),
+            new_globals: &|symbol| here.contains(symbol),
         };
         let Extraction { object, functions, symbols } =
             extract(arch, &input, numbering).map_err(|error| match error {
@@ -80,6 +83,17 @@ pub(super) fn part(
                 )]),
                 error => Failure::from_error(error),
             })?;
+        if let Some(symbol) = symbols.iter().find(|symbol| elsewhere.contains(&symbol.name)) {
+            return Err(refuse(&[Objection::new(
+                &unit.pre.name,
+                format!(
+                    "its new code refers to {}, which the patch adds to another target, and the new \
+                     code of one cannot reach what is new in another",
+                    symbol.name
+                ),
+                "define it in each unit that uses it, as static",
+            )]));
+        }
         let pre = format!("pre/{name}/{}", unit.pre.name);
         part.target.units.push(UnitEntry { name: unit.pre.name.clone(), pre: pre.clone() });
         part.target.functions.extend(functions);
@@ -88,27 +102,4 @@ pub(super) fn part(
         part.pre.push((pre, unit.bytes.clone()));
     }
     Ok(part)
-}
-
-/// Refuses functions that are never left, but for those that the user insists on.
-pub(super) fn quiescence(
-    arch: &dyn Arch,
-    parts: &[Part],
-    accepted: &[Accept],
-) -> Result<(), Failure> {
-    let objections: Vec<Objection> = parts
-        .iter()
-        .flat_map(|part| &part.target.functions)
-        .filter(|function| function.change == Change::Changed)
-        .filter_map(|function| {
-            let why = plan::never_quiescent(arch, &function.name)?;
-            let objection = Objection::new(
-                &function.name,
-                format!("{why}, so it could hardly ever be replaced"),
-                "make the change in what it calls",
-            );
-            Some(objection.or_accept(AcceptKind::Busy, &function.name))
-        })
-        .collect();
-    unless_accepted(objections, accepted)
 }

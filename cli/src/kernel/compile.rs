@@ -24,6 +24,8 @@ pub(super) const FLAGS: &str = "KCFLAGS=-ffunction-sections -fdata-sections";
 pub(crate) struct Compiled {
     /// Path of the object in the kernel tree.
     pub(crate) name: String,
+    /// How it is compiled, in the tree or in the overlay.
+    pub(crate) command: String,
     /// The object before.
     pub(crate) pre: Vec<u8>,
     /// The object after.
@@ -89,7 +91,7 @@ pub(crate) fn after(
                 let (command, pre) = kept(&cache, object)
                     .with_context(|| format!("{object} is not in the cache any more"))?;
                 let post = one(tree, overlay, object, &command)?;
-                Ok(Compiled { name: object.clone(), pre, post })
+                Ok(Compiled { name: object.clone(), command, pre, post })
             })
             .collect()
     })
@@ -147,11 +149,15 @@ fn stripped(tree: &Tree, object: &Path) -> Result<Vec<u8>> {
     std::fs::read(out.path()).context("strip left no file")
 }
 
+/// A recorded command as a shell takes it: it was written to stand in a makefile.
+pub(super) fn plain(command: &str) -> String {
+    command.replace("$$", "$").replace("$(pound)", "#")
+}
+
 fn one(tree: &Tree, overlay: &Overlay, object: &str, command: &str) -> Result<Vec<u8>, Failure> {
     let output = Command::new("sh")
         .arg("-c")
-        // The command was written to stand in a makefile.
-        .arg(command.replace("$$", "$").replace("$(pound)", "#"))
+        .arg(plain(command))
         .env("LC_ALL", "C")
         .current_dir(overlay.path())
         .output()

@@ -12,6 +12,7 @@ pub mod packages;
 mod patch;
 mod reach;
 mod tree;
+mod versions;
 
 pub(crate) use compile::{Compiled, after, before};
 pub use debian::{Kernel, kernels};
@@ -21,3 +22,4 @@ pub(crate) use overlay::Overlay;
 pub(crate) use patch::{Patched, subject};
 pub(crate) use reach::reached;
 pub(crate) use tree::{Origin, Tree, Wish, exports, find, prepare};
+pub(crate) use versions::Versions;

@@ -9,7 +9,7 @@ pub mod source;
 mod values;
 
 pub use finalise::{finalise, undefined};
-pub use quiescence::never_quiescent;
+pub use quiescence::{SpecialText, never_quiescent, special_text};
 pub use source::update_c;
 pub use values::{Values, plan};
 
