@@ -17,7 +17,7 @@ mod whole;
 use serde::Serialize;
 
 use crate::arch::Arch;
-use crate::unit::{SpanId, SpanKind, Unit, UnitError};
+use crate::unit::{Span, SpanId, SpanKind, Unit, UnitError};
 use targets::Targets;
 
 pub use objection::{Accept, AcceptKind, Objection};
@@ -176,6 +176,17 @@ pub fn diff_units(arch: &dyn Arch, pre: &Unit, post: &Unit) -> Result<UnitDiff, 
     Ok(diff)
 }
 
+/// When a start-up function runs. A module's exit code waits for the module to go, and while an update
+/// of it is applied it cannot.
+fn when(unit: &Unit, span: &Span) -> &'static str {
+    match unit.sections.get(span.section) {
+        Some(section) if section.name.starts_with(".exit") => {
+            "it runs only when its module is unloaded, which no patched module can be"
+        }
+        _ => "it runs only while the kernel or the module starts",
+    }
+}
+
 /// Compares all functions, each with its split-off parts.
 fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
     let (pre, post) = (context.pre, context.post);
@@ -221,10 +232,10 @@ fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), 
             continue;
         }
         if data::is_startup(post, span) {
+            let cause = reasons.first().map_or_else(String::new, ToString::to_string);
             let objection = Objection::new(
                 &span.name,
-                "it runs only while the kernel or the module starts or stops, so replacing it now \
-                 would change nothing",
+                format!("{}, so replacing it now would change nothing ({cause})", when(post, span)),
                 "if the fix matters after the start, do its work in a hook",
             );
             diff.refusals.push(objection.or_accept(AcceptKind::Init, &span.name));
