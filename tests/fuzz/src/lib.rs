@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! What the fuzz targets run: the reader of objects on any bytes, and the differ with all that
+//! follows it on two objects.
+//!
+//! The targets themselves are in `libfuzzer/`; the tests run the same two functions on every input
+//! that is kept in `corpus/` and `crashes/`. An input that makes one of them panic, or run long, or
+//! take much memory, is a bug of the engine.
+
+mod edit;
+
+use splice_arch_aarch64 as _;
+use splice_arch_x86_64 as _;
+use splice_core::arch::{Arch, by_machine, by_name};
+use splice_core::diff::{diff_units, report};
+use splice_core::extract::{ExtractInput, Numbering, extract, new_globals};
+use splice_core::unit::{Target, Unit};
+
+/// Reads `bytes` as an object, and asks the unit everything that it answers.
+pub fn unit(bytes: &[u8]) {
+    let Some(arch) = arch_for(bytes) else { return };
+    if let Ok(unit) = Unit::read(arch, "fuzz.o", bytes) {
+        ask(arch, &unit);
+    }
+}
+
+/// Takes two objects from `bytes`, and does with them what an update does, up to the object of the
+/// new code.
+pub fn differ(bytes: &[u8]) {
+    let (pre, post) = edit::pair(bytes);
+    let Some(arch) = arch_for(&pre) else { return };
+    let (Ok(pre), Ok(post)) = (Unit::read(arch, "pre.o", &pre), Unit::read(arch, "post.o", &post))
+    else {
+        return;
+    };
+    let Ok(diff) = diff_units(arch, &pre, &post) else { return };
+    let report = report(arch, &pre, &post, &diff);
+    assert!(serde_json::to_string(&report).is_ok(), "a report cannot be written");
+    let _ = new_globals(&post, &diff);
+    let input = ExtractInput {
+        pre: &pre,
+        post: &post,
+        diff: &diff,
+        unit_index: 0,
+        exported: &|name| name.len().is_multiple_of(2),
+        new_globals: &|name| name.len().is_multiple_of(3),
+    };
+    if let Ok(extraction) = extract(arch, &input, &mut Numbering::default()) {
+        let again = Unit::read(arch, "new.o", &extraction.object);
+        assert!(again.is_ok(), "what was written cannot be read: {again:?}");
+    }
+}
+
+/// The backend for an object's machine; any one where nobody knows it.
+fn arch_for(object: &[u8]) -> Option<&'static dyn Arch> {
+    // e_machine, two bytes at offset 18.
+    let machine = object.get(18..20).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes);
+    machine.and_then(by_machine).or_else(|| by_name("x86_64"))
+}
+
+fn ask(arch: &dyn Arch, unit: &Unit) {
+    for (id, span) in unit.spans.iter().enumerate() {
+        let bytes = unit.bytes_of(span);
+        let section = unit.sections.get(span.section);
+        assert!(section.is_some_and(|s| span.offset <= s.size), "{span:?} is outside its section");
+        let _ = (unit.is_code(span), unit.special(span.section), unit.section_symbol(span.section));
+        let _ = (unit.owner(id), unit.parallel(id), unit.entries_of(id));
+        if let Some(at) = unit.span_at(span.section, span.offset) {
+            assert!(at < unit.spans.len());
+        }
+        for reloc in unit.relocs_of(id) {
+            if let Target::Span { id: to, .. } = unit.resolve(reloc.symbol, reloc.addend) {
+                assert!(to < unit.spans.len(), "{reloc:?} leads to no span");
+            }
+        }
+        let _ = unit.with_code(arch, id, |code| {
+            assert_eq!(code.bytes, bytes);
+            let _ = arch.reloc().target_offsets(code);
+            let _ = arch.diff().compare(code, code);
+        });
+    }
+}
