@@ -2,6 +2,7 @@
 //! Comparing spans under a pairing: functions, their entries, and what they refer to.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use crate::arch::{Arch, Verdict, check};
 use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, Target, Unit};
@@ -12,8 +13,13 @@ use super::{DiffError, Reason, Targets};
 /// of include/asm-generic/bug.h: address, file, line, flags.
 const LINE_FIELDS: &[(&str, usize, usize)] = &[("__bug_table", 8, 2)];
 
-/// How deep tables without a name may refer to one another.
-const MAX_DEPTH: u32 = 16;
+/// How many tables without a name may be held against each other to judge one reference.
+const MAX_TABLES: usize = 256;
+
+/// Pairs of tables without a name that count as the same while one question is answered: what they
+/// refer to was compared, or is being compared further out. One that differs ends the question, so
+/// that no answer rests on a wrong pair.
+pub(super) type Seen = BTreeSet<(SpanId, SpanId)>;
 
 /// Two units and the pairing of their spans.
 pub(super) struct Context<'a> {
@@ -101,7 +107,7 @@ impl<'a> Context<'a> {
         let (to_pre, to_post) = (self.to_pre.of_code(pre)?, self.to_post.of_code(post)?);
         let start = self.pre.spans.get(pre).map_or(0, |s| s.offset);
         for ((a, b), (x, y)) in before.iter().zip(after).zip(to_pre.iter().zip(to_post)) {
-            if !self.same_target(a, x, b, y, 0) {
+            if !self.same_target(a, x, b, y, &mut Seen::new()) {
                 return Ok(Some(Reason::Refers {
                     name: name.to_owned(),
                     offset: a.offset.saturating_sub(start),
@@ -114,7 +120,7 @@ impl<'a> Context<'a> {
     }
 
     /// Whether two references lead to the same thing.
-    fn same_target(&self, a: &Reloc, x: &Target, b: &Reloc, y: &Target, depth: u32) -> bool {
+    fn same_target(&self, a: &Reloc, x: &Target, b: &Reloc, y: &Target, seen: &mut Seen) -> bool {
         match (x, y) {
             (Target::Undefined, Target::Undefined) => {
                 a.addend == b.addend && symbol_name(self.pre, a) == symbol_name(self.post, b)
@@ -125,13 +131,13 @@ impl<'a> Context<'a> {
                 a.addend == b.addend && value(self.pre, a) == value(self.post, b)
             }
             (Target::Span { id: pre, offset: from }, Target::Span { id: post, offset: to }) => {
-                self.same_place(*pre, *from, *post, *to, depth)
+                self.same_place(*pre, *from, *post, *to, seen)
             }
             _ => false,
         }
     }
 
-    fn same_place(&self, pre: SpanId, from: i64, post: SpanId, to: i64, depth: u32) -> bool {
+    fn same_place(&self, pre: SpanId, from: i64, post: SpanId, to: i64, seen: &mut Seen) -> bool {
         let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
             return false;
         };
@@ -146,24 +152,33 @@ impl<'a> Context<'a> {
             }
             // Tables without a name are the same if they hold the same.
             (SpanKind::Anonymous, SpanKind::Anonymous) => {
-                from == to && depth < MAX_DEPTH && self.same_contents(pre, post, depth + 1)
+                from == to && self.same_table(pre, post, seen)
             }
             _ => from == to && self.pair(post) == Some(pre),
         }
     }
 
+    fn same_table(&self, pre: SpanId, post: SpanId, seen: &mut Seen) -> bool {
+        // Tables may refer to one another in a circle, and each many times to the next.
+        seen.contains(&(pre, post))
+            || seen.len() < MAX_TABLES && {
+                seen.insert((pre, post));
+                self.same_contents(pre, post, seen)
+            }
+    }
+
     /// Whether two pieces of data hold the same bytes and refer to the same things.
-    pub(super) fn same_contents(&self, pre: SpanId, post: SpanId, depth: u32) -> bool {
+    pub(super) fn same_contents(&self, pre: SpanId, post: SpanId, seen: &mut Seen) -> bool {
         let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
             return false;
         };
         a.size == b.size
             && self.pre.bytes_of(a) == self.post.bytes_of(b)
-            && self.same_relocs(pre, post, depth)
+            && self.same_relocs(pre, post, seen)
     }
 
     /// Whether two pieces of data have the same relocations at the same places.
-    pub(super) fn same_relocs(&self, pre: SpanId, post: SpanId, depth: u32) -> bool {
+    pub(super) fn same_relocs(&self, pre: SpanId, post: SpanId, seen: &mut Seen) -> bool {
         let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
             return false;
         };
@@ -187,7 +202,7 @@ impl<'a> Context<'a> {
                     {
                         from == to
                     }
-                    _ => self.same_target(r, to_r, s, to_s, depth),
+                    _ => self.same_target(r, to_r, s, to_s, seen),
                 }
         })
     }
@@ -253,7 +268,7 @@ impl<'a> Context<'a> {
             fields.any(|(_, from, len)| (*from..from + len).contains(&at) && from + len <= x.len())
         };
         let equal = || x.iter().zip(y).enumerate().all(|(at, (a, b))| a == b || line(at));
-        x.len() == y.len() && equal() && self.same_relocs(pre, post, 0)
+        x.len() == y.len() && equal() && self.same_relocs(pre, post, &mut Seen::new())
     }
 }
 

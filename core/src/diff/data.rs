@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS};
 
-use super::compare::Context;
+use super::compare::{Context, Seen};
 use super::{AcceptKind, DiffError, Objection, UnitDiff, names};
 use crate::unit::{Role, Span, SpanId, SpanKind, Target, Unit};
 
@@ -69,9 +69,9 @@ fn paired(context: &Context<'_>, pre: SpanId, post: SpanId, span: &Span, diff: &
     let Some(before) = context.pre.spans.get(pre) else { return };
     let same = if section_name(unit, span) == "__dyndbg" {
         // A dynamic-debug site: its strings are relocations, the rest is the line and state.
-        before.size == span.size && context.same_relocs(pre, post, 0)
+        before.size == span.size && context.same_relocs(pre, post, &mut Seen::new())
     } else {
-        context.same_contents(pre, post, 0)
+        context.same_contents(pre, post, &mut Seen::new())
     };
     if same {
         return;
@@ -141,9 +141,9 @@ fn unnamed(context: &Context<'_>, referred: &[bool], diff: &mut UnitDiff) {
             if is(referred, id) {
                 continue;
             }
-            let known = before
-                .get(&section)
-                .is_some_and(|all| all.iter().any(|p| context.same_contents(*p, id, 0)));
+            let known = before.get(&section).is_some_and(|all| {
+                all.iter().any(|p| context.same_contents(*p, id, &mut Seen::new()))
+            });
             if !known {
                 diff.refusals.push(Objection::new(
                     &section,

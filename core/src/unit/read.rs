@@ -3,11 +3,14 @@
 
 use object::LittleEndian as LE;
 use object::elf::{
-    ET_REL, FileHeader64, SHN_ABS, SHN_UNDEF, SHT_NOBITS, SHT_REL, SHT_RELA, SHT_SYMTAB,
+    ET_REL, FileHeader64, SHF_ALLOC, SHF_EXECINSTR, SHF_MERGE, SHN_ABS, SHN_UNDEF, SHT_NOBITS,
+    SHT_REL, SHT_RELA, SHT_SYMTAB,
 };
 use object::read::elf::{FileHeader, Rela as _, SectionHeader, Sym};
 
-use super::{Reloc, Section, Symbol, SymbolPlace, Unit, UnitError, settled, span};
+use super::{
+    Reloc, Role, Section, Symbol, SymbolPlace, Unit, UnitError, settled, span, special,
+};
 use crate::arch::Arch;
 
 /// Larger claims of a file are refused: no unit of a kernel comes near.
@@ -26,10 +29,21 @@ impl Unit {
                 arch.name()
             )));
         }
+        if let Some(section) = unit.sections.iter().find(|s| lacks_bytes(arch, s)) {
+            return Err(malformed(format!("section {} has no bytes in the file", section.name)));
+        }
         span::cut(arch, &mut unit);
         settled::restore(arch, &mut unit)?;
         Ok(unit)
     }
+}
+
+/// Whether a section that only its bytes can be understood by has none: all but plain data.
+fn lacks_bytes(arch: &dyn Arch, section: &Section) -> bool {
+    section.sh_type == SHT_NOBITS.0
+        && section.flags & SHF_ALLOC.0 != 0
+        && (section.flags & (SHF_MERGE.0 | SHF_EXECINSTR.0) != 0
+            || special::row_for(arch, &section.name).is_some_and(|r| r.role != Role::Dropped))
 }
 
 fn parse(name: &str, bytes: &[u8]) -> Result<Unit, String> {

@@ -2,6 +2,8 @@
 //! Every input that is kept goes through the function that its fuzz target runs: those that reach
 //! much, and those that once found something.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is wrong")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
