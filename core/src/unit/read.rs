@@ -8,9 +8,7 @@ use object::elf::{
 };
 use object::read::elf::{FileHeader, Rela as _, SectionHeader, Sym};
 
-use super::{
-    Reloc, Role, Section, Symbol, SymbolPlace, Unit, UnitError, settled, span, special,
-};
+use super::{Reloc, Role, Section, Symbol, SymbolPlace, Unit, UnitError, settled, span, special};
 use crate::arch::Arch;
 
 /// Larger claims of a file are refused: no unit of a kernel comes near.
