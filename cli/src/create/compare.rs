@@ -57,14 +57,17 @@ fn never_left(arch: &dyn Arch, pre: &Unit, diff: &UnitDiff) -> Vec<Objection> {
         .filter_map(|span| {
             let section = pre.sections.get(span.section).map_or("", |s| s.name.as_str());
             let what = format!("{} in {}", span.name, pre.name);
-            if let Some(why) = plan::never_quiescent(arch, &span.name) {
-                let why = format!("{why}, so it could hardly ever be replaced");
-                let objection = Objection::new(what, why, "make the change in what it calls");
-                return Some(objection.or_accept(AcceptKind::Busy, &span.name));
-            }
-            let special = plan::special_text(section)?;
-            let objection = Objection::new(what, special.why, "make the change in what it calls");
-            Some(if special.acceptable {
+            let special = plan::special_text(section);
+            let busy = plan::never_quiescent(arch, &span.name)
+                .map(|why| format!("{why}, so it could hardly ever be replaced"));
+            let (why, acceptable) = match (special, busy) {
+                (Some(text), None) => (text.why.to_owned(), text.acceptable),
+                (Some(text), Some(_)) if !text.acceptable => (text.why.to_owned(), false),
+                (_, Some(why)) => (why, true),
+                (None, None) => return None,
+            };
+            let objection = Objection::new(what, why, "make the change in what it calls");
+            Some(if acceptable {
                 objection.or_accept(AcceptKind::Busy, &span.name)
             } else {
                 objection

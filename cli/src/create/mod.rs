@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use splice_core::arch::Arch;
+use splice_core::diff::Objection;
 use splice_core::extract::Numbering;
 use splice_core::plan;
 use splice_core::update::{CoreModule, FORMAT, Manifest, Update, is_id};
@@ -27,7 +28,7 @@ use part::{Globals, part};
 use crate::args::CreateArgs;
 use crate::exit::{Exit, Failure};
 use crate::inspect::PATCHES;
-use crate::kernel::{self, Overlay, Owner, Patched, cache};
+use crate::kernel::{self, Overlay, Owner, Patched, Tree, cache};
 use crate::link;
 use crate::output::Output;
 use crate::prepare::jobs;
@@ -67,9 +68,14 @@ pub(crate) fn run(
     phases.end("pre");
     let builds = tree.directory("build")?;
     let _visit = cache::visit(&builds)?;
+    let changed: Vec<&str> = patched.paths().collect();
+    let constants = kernel::constant_outputs(&tree);
     let goals = units.values().map(|built| built.goal.as_str());
-    let overlay = Overlay::new(&builds, &tree.source(), patched.files(), goals)?;
-    let compiled = kernel::after(&tree, &units, &overlay, jobs, &mut note)?;
+    let outputs = goals.chain(constants.iter().map(String::as_str));
+    let overlay = Overlay::new(&builds, &tree.source(), patched.files(), outputs)?;
+    constant(&tree, &overlay, &changed)?;
+    let tell = |text: &str| step.at(text);
+    let compiled = kernel::after(&tree, &units, &changed, &overlay, jobs, &tell)?;
     phases.end("post");
 
     note("comparing");
@@ -160,6 +166,28 @@ pub(crate) fn run(
     drop(step);
     report::report(output, &update, touched.len(), file, bytes.len() as u64, phases);
     Ok(())
+}
+
+/// Refuses a patch that changes constants which code that is not compiled anew was built with.
+fn constant(tree: &Tree, overlay: &Overlay, changed: &[&str]) -> Result<(), Failure> {
+    let found = kernel::changed_constants(tree, overlay, changed)?;
+    let objections: Vec<Objection> = found
+        .iter()
+        .map(|constant| {
+            let or =
+                |value: &str| if value.is_empty() { "nothing".into() } else { value.to_owned() };
+            Objection::new(
+                format!("{} in {}", constant.name, constant.source),
+                format!(
+                    "code is compiled with this constant, and it would change from {} to {}",
+                    or(&constant.before),
+                    or(&constant.after)
+                ),
+                "keep the structure or the number that it is computed from as it is",
+            )
+        })
+        .collect();
+    if objections.is_empty() { Ok(()) } else { Err(refuse::refuse(&objections)) }
 }
 
 /// The update's id: the one given, or made from the first patch's file name.

@@ -7,11 +7,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::reach::normal;
 use super::{Built, Overlay, Tree, cache, packages};
 use crate::exit::{Exit, Failure};
 
@@ -38,63 +41,129 @@ struct Made {
     /// Of the object.
     sha256: String,
     command: String,
+    /// The files that it was made from; empty if that is not known.
+    #[serde(default)]
+    files: Vec<String>,
 }
 
-/// Compiles the units before the patch that are not in the cache.
+impl Made {
+    /// Whether the unit is made from one of these files, or might be from one of these new ones, of
+    /// which only the last part of the path is given.
+    fn reads(&self, changed: &[&str], new: &[&str]) -> bool {
+        let last = |path: &str| path.rsplit('/').next().is_some_and(|name| new.contains(&name));
+        self.files.is_empty()
+            || self.files.iter().any(|file| changed.contains(&file.as_str()) || last(file))
+    }
+}
+
+/// So many units are compiled before the cache is filled and others get their turn at the tree.
+const CHUNK: usize = 24;
+
+/// Compiles the units before the patch that are not in the cache. What a killed run has compiled
+/// stays, chunk by chunk.
 pub(crate) fn before(
     tree: &Tree,
     units: &BTreeMap<String, Built>,
     jobs: usize,
     note: &mut dyn FnMut(&str),
 ) -> Result<(), Failure> {
-    let _lock = tree.lock(note)?;
     let cache = tree.directory("units")?;
     let missing: Vec<(&String, &Built)> =
         units.iter().filter(|(object, _)| kept(&cache, object).is_none()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    note(&format!("compiling {} before the patch", count(missing.len())));
-    let source = tree.source();
-    let output = tree
-        .make(&source)
-        .arg(FLAGS)
-        .arg(format!("-j{jobs}"))
-        .args(missing.iter().map(|(_, built)| &built.goal))
-        .output()
-        .context("cannot run make")?;
-    if !output.status.success() {
-        return Err(failed("pre: the kernel's own source does not compile", &output));
-    }
-    for (object, _) in missing {
-        keep(tree, &cache, object)?;
+    // The build gets into an architecture's lib by two ways at once, and both write the same files.
+    let lib = format!("arch/{}/lib/", tree.source_arch());
+    let (alone, others): (Vec<_>, Vec<_>) =
+        missing.iter().copied().partition(|(object, _)| object.starts_with(&lib));
+    let pace = Pace::new(missing.len());
+    let mut done = 0;
+    let chunks = others.chunks(CHUNK).map(|chunk| (chunk, jobs));
+    for (chunk, jobs) in chunks.chain(alone.chunks(CHUNK).map(|chunk| (chunk, 1))) {
+        note(&pace.says("before the patch", done));
+        let _lock = tree.lock(note)?;
+        // Another splice may have been here meanwhile.
+        let open: Vec<_> =
+            chunk.iter().filter(|(object, _)| kept(&cache, object).is_none()).collect();
+        if !open.is_empty() {
+            let output = tree
+                .make(&tree.source())
+                .arg(FLAGS)
+                .arg(format!("-j{jobs}"))
+                .args(open.iter().map(|(_, built)| &built.goal))
+                .output()
+                .context("cannot run make")?;
+            if !output.status.success() {
+                return Err(failed("pre: the kernel's own source does not compile", &output));
+            }
+        }
+        for (object, _) in open {
+            keep(tree, &cache, object)?;
+        }
+        done += chunk.len();
     }
     Ok(())
 }
 
-/// Compiles the units after the patch.
+/// Compiles the units after the patch; those that read none of the changed files are left out.
 pub(crate) fn after(
     tree: &Tree,
     units: &BTreeMap<String, Built>,
+    changed: &[&str],
     overlay: &Overlay,
     jobs: usize,
-    note: &mut dyn FnMut(&str),
+    note: &(dyn Fn(&str) + Sync),
 ) -> Result<Vec<Compiled>, Failure> {
-    note(&format!("compiling {} after the patch", count(units.len())));
     let cache = tree.directory("units")?;
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(jobs).build().map_err(Failure::from_error)?;
-    pool.install(|| {
+    let pace = Pace::new(units.len());
+    let source = tree.source();
+    let new = changed.iter().filter(|path| !source.join(path).exists());
+    let new: Vec<&str> = new.filter_map(|path| path.rsplit('/').next()).collect();
+    let done = AtomicUsize::new(0);
+    note(&pace.says("after the patch", 0));
+    let all: Result<Vec<Option<Compiled>>, Failure> = pool.install(|| {
         units
             .par_iter()
             .map(|(object, _)| {
-                let (command, pre) = kept(&cache, object)
+                let (made, pre) = kept(&cache, object)
                     .with_context(|| format!("{object} is not in the cache any more"))?;
-                let post = one(tree, overlay, object, &command)?;
-                Ok(Compiled { name: object.clone(), command, pre, post })
+                let compiled = if made.reads(changed, &new) {
+                    let post = one(tree, overlay, object, &made.command)?;
+                    let (name, command) = (object.clone(), made.command);
+                    Some(Compiled { name, command, pre, post })
+                } else {
+                    None
+                };
+                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                if done.is_multiple_of(8) {
+                    note(&pace.says("after the patch", done));
+                }
+                Ok(compiled)
             })
             .collect()
-    })
+    });
+    Ok(all?.into_iter().flatten().collect())
+}
+
+/// How far many units are.
+struct Pace {
+    all: usize,
+    began: Instant,
+}
+
+impl Pace {
+    fn new(all: usize) -> Self {
+        Self { all, began: Instant::now() }
+    }
+
+    fn says(&self, when: &str, done: usize) -> String {
+        let rate = done as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        let what = count(self.all);
+        if done == 0 {
+            return format!("compiling {what} {when}");
+        }
+        format!("compiling {what} {when}: {done} done, {rate:.1} a second")
+    }
 }
 
 fn count(number: usize) -> String {
@@ -111,11 +180,11 @@ fn sidecar(units: &Path, object: &str) -> PathBuf {
 }
 
 /// The command and the object of a unit that was compiled before and is undamaged.
-fn kept(units: &Path, object: &str) -> Option<(String, Vec<u8>)> {
+fn kept(units: &Path, object: &str) -> Option<(Made, Vec<u8>)> {
     let made = std::fs::read(sidecar(units, object)).ok()?;
     let made: Made = serde_json::from_slice(&made).ok()?;
     let bytes = std::fs::read(units.join(object)).ok()?;
-    (packages::sum(&bytes) == made.sha256).then_some((made.command, bytes))
+    (packages::sum(&bytes) == made.sha256).then_some((made, bytes))
 }
 
 /// Puts a unit that kbuild has just made into the cache.
@@ -130,16 +199,41 @@ fn keep(tree: &Tree, units: &Path, object: &str) -> Result<()> {
     let bytes = stripped(tree, &made)?;
     cache::create(&units.join(directory))?;
     cache::write_whole(&units.join(object), &bytes)?;
-    let made = Made { sha256: packages::sum(&bytes), command: command.to_owned() };
+    let (command, files) = (command.to_owned(), files(&text));
+    let made = Made { sha256: packages::sum(&bytes), command, files };
     cache::write_whole(&sidecar(units, object), &serde_json::to_vec_pretty(&made)?)
 }
 
 /// The command in a file that kbuild writes: `cmd_PATH := …` until 6.2, then `savedcmd_PATH := …`
 /// (scripts/Kbuild.include).
-fn command(text: &str) -> Option<&str> {
+pub(super) fn command(text: &str) -> Option<&str> {
     let line = text.lines().next()?;
     let (name, command) = line.split_once(" := ")?;
     (name.starts_with("cmd_") || name.starts_with("savedcmd_")).then_some(command)
+}
+
+/// The files in a file that kbuild writes (scripts/basic/fixdep.c): `source_PATH := …`, then lines
+/// that go on behind `deps_PATH := `.
+pub(super) fn files(text: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut listed = false;
+    for line in text.lines() {
+        if let Some((_, source)) =
+            line.split_once(" := ").filter(|(name, _)| name.starts_with("source_"))
+        {
+            files.push(normal(source));
+        }
+        if listed {
+            let file = line.trim().trim_end_matches('\\').trim_end();
+            // An option that matters stands as a wildcard.
+            if !file.is_empty() && !file.starts_with('$') {
+                files.push(normal(file));
+            }
+        }
+        listed = (listed || line.starts_with("deps_")) && line.ends_with('\\');
+    }
+    // Without its list, nothing is known.
+    if files.len() < 2 { Vec::new() } else { files }
 }
 
 /// An object without its debug sections.
@@ -185,9 +279,25 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_is_left_out_only_if_it_is_known_what_it_reads() {
+        let text = "cmd_d/a.o := gcc\n\nsource_d/a.o := d/a.c\n\ndeps_d/a.o := \\\n    \
+                    $(wildcard include/config/SMP) \\\n  include/linux/x.h \\\n  ./d/../d/y.h \\\n\n\
+                    d/a.o: $(deps_d/a.o)\n";
+        let files = files(text);
+        assert_eq!(files, ["d/a.c", "include/linux/x.h", "d/y.h"]);
+        let mut made = Made { sha256: String::new(), command: String::new(), files };
+        assert!(made.reads(&["include/linux/x.h"], &[]) && made.reads(&["no.h", "d/a.c"], &[]));
+        assert!(!made.reads(&["include/linux/z.h"], &["z.h"]));
+        assert!(made.reads(&["include/x.h"], &["x.h"]), "it may be found first");
+        made.files.clear();
+        assert!(made.reads(&["include/linux/z.h"], &[]));
+    }
+
+    #[test]
     fn a_damaged_unit_is_not_taken() {
         let units = tempfile::tempdir().unwrap();
-        let made = Made { sha256: packages::sum(b"object"), command: "c".into() };
+        let made =
+            Made { sha256: packages::sum(b"object"), command: "c".into(), files: Vec::new() };
         std::fs::write(units.path().join("a.o"), b"object").unwrap();
         std::fs::write(sidecar(units.path(), "a.o"), serde_json::to_vec(&made).unwrap()).unwrap();
         assert!(kept(units.path(), "a.o").is_some());

@@ -4,6 +4,7 @@
 
 pub mod cache;
 mod compile;
+mod constants;
 mod debian;
 mod kbuild;
 mod lists;
@@ -15,6 +16,7 @@ mod tree;
 mod versions;
 
 pub(crate) use compile::{Compiled, after, before};
+pub(crate) use constants::{changed as changed_constants, outputs as constant_outputs};
 pub use debian::{Kernel, kernels};
 pub(crate) use kbuild::{Built, Kbuild, Owner};
 pub(crate) use lists::{Listed, changes};
