@@ -19,9 +19,14 @@ pub(crate) static SECTIONS: &[SpecialSection] = &[
     // Instruction and fixup as distances, type, data.
     row("__ex_table", EntrySize::Fixed(12), Role::Travels),
     row("__kvm_ex_table", EntrySize::Fixed(8), Role::Travels),
-    // Constants that the start of the kernel writes into instructions, since 6.11.
-    row(RUNTIME_POINTERS, EntrySize::Fixed(4), Role::Dynamic),
-    row(RUNTIME_SHIFTS, EntrySize::Fixed(4), Role::Dynamic),
+    // Constants that the start of the kernel writes into instructions, since 6.11; the module
+    // loader does not.
+    row(RUNTIME_POINTERS, EntrySize::Fixed(4), Role::Boot),
+    row(RUNTIME_SHIFTS, EntrySize::Fixed(4), Role::Boot),
+    // The hypervisor's own data (asm/hyp_image.h) has its place in its own image.
+    row(".hyp.*", EntrySize::Whole, Role::Placed),
+    // Used while the MMU is off (arch/arm64/kernel/vmlinux.lds.S).
+    row(".mmuoff.data.*", EntrySize::Whole, Role::Placed),
     // What the module loader fills: made again by the module's build.
     row(".plt", EntrySize::Whole, Role::Dropped),
     row(".init.plt", EntrySize::Whole, Role::Dropped),

@@ -17,12 +17,14 @@ const fn row(name: &'static str, size: EntrySize, role: Role) -> SpecialSection 
 
 /// The table.
 pub(crate) static SECTIONS: &[SpecialSection] = &[
-    // 12 bytes in 6.1, 14 or 16 in others: place, replacement, feature, lengths.
-    row(ALTERNATIVES, EntrySize::FromRelocations, Role::Dynamic),
+    // Place, replacement, feature, lengths: 12 bytes; 13 from 4.1 to 5.17, 14 since 6.3.
+    row(ALTERNATIVES, EntrySize::OneOf(&[12, 13, 14, 16]), Role::Dynamic),
     row(".altinstr_replacement", EntrySize::Whole, Role::Payload),
     // Slow path of a CPU-feature test, jumped to by the function itself.
     row(".altinstr_aux", EntrySize::Whole, Role::Payload),
-    // Address (8 bytes), type, length, clobber mask up to 6.0, padding.
+    // Where a reference count that ran over traps, 4.13 to 5.4.
+    row(".text..refcount", EntrySize::Whole, Role::Payload),
+    // Address (8 bytes), type, length, clobber mask up to 6.0, padding; gone since 6.8.
     row(PARAVIRT, EntrySize::Fixed(16), Role::Dynamic),
     row(SMP_LOCKS, EntrySize::Fixed(4), Role::Dynamic),
     row(RETPOLINES, EntrySize::Fixed(4), Role::Dynamic),
@@ -30,10 +32,26 @@ pub(crate) static SECTIONS: &[SpecialSection] = &[
     row(CALLS, EntrySize::Fixed(4), Role::Dynamic),
     row(ENDBR_SEAL, EntrySize::Fixed(4), Role::Dynamic),
     row(CFI, EntrySize::Fixed(4), Role::Dynamic),
+    // Constants that the start of the kernel writes into instructions, since 6.11
+    // (asm/runtime-const.h); the module loader does not.
+    row("runtime_ptr_*", EntrySize::Fixed(4), Role::Boot),
+    row("runtime_shift_*", EntrySize::Fixed(4), Role::Boot),
+    // The padding before functions; ftrace has its own table, and the link throws this one away
+    // (HAVE_DYNAMIC_FTRACE_NO_PATCHABLE).
+    row("__patchable_function_entries", EntrySize::Whole, Role::Dropped),
     row(".orc_unwind_ip", EntrySize::Fixed(4), Role::Travels),
     row(".orc_unwind", EntrySize::Fixed(6), Role::Parallel { to: ".orc_unwind_ip" }),
     row(".orc_lookup", EntrySize::Whole, Role::Dropped),
     row(".orc_header", EntrySize::Whole, Role::Dropped),
+    // Variables that user space sees through the vDSO: asm/vvar.h gives each its place.
+    row(".vvar*", EntrySize::Whole, Role::Placed),
+    // Named objects that the start of the kernel reads.
+    row(".x86_cpu_dev.init", EntrySize::Whole, Role::Data),
+    row(".x86_intel_mid_dev.init", EntrySize::Whole, Role::Data),
+    row(".apicdrivers", EntrySize::Whole, Role::Data),
+    row(".iommu_table", EntrySize::Whole, Role::Data),
+    // Another kernel's code, as bytes.
+    row(".kexec-purgatory", EntrySize::Whole, Role::Data),
 ];
 
 /// Alternatives.

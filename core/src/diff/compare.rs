@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crate::arch::{Arch, Verdict, check};
-use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, Target, Unit};
+use crate::unit::{Reloc, Role, Section, Span, SpanId, SpanKind, Target, Unit};
 
 use super::{DiffError, Reason, Targets};
 
@@ -207,6 +207,18 @@ impl<'a> Context<'a> {
         })
     }
 
+    /// Whether two sections hold the same bytes and refer to the same things.
+    pub(super) fn same_sections(&self, pre: &Section, post: &Section) -> bool {
+        let to = |unit: &Unit, r: &Reloc| unit.resolve(r.symbol, r.addend);
+        pre.size == post.size
+            && pre.data == post.data
+            && pre.relocs.len() == post.relocs.len()
+            && pre.relocs.iter().zip(&post.relocs).all(|(a, b)| {
+                (a.offset, a.r_type) == (b.offset, b.r_type)
+                    && self.same_target(a, &to(self.pre, a), b, &to(self.post, b), &mut Seen::new())
+            })
+    }
+
     /// Whether the entries about two functions differ.
     fn entries(&self, pre: SpanId, post: SpanId) -> Option<Reason> {
         let before = self.entry_list(self.pre, pre);
@@ -238,17 +250,23 @@ impl<'a> Context<'a> {
     }
 
     /// Entries that say more than the code does: tables that run beside others (unwind tables)
-    /// follow from it.
+    /// follow from it, and what the build's tools are told is gone from the kernel. In order of
+    /// offset and section name: the sections' own order depends on who is first to use them.
     fn entry_list(&self, unit: &Unit, span: SpanId) -> Vec<(u64, SpanId)> {
-        unit.entries_of(span)
+        let mut entries: Vec<_> = unit
+            .entries_of(span)
             .iter()
-            .copied()
-            .filter(|(_, id)| {
-                unit.spans.get(*id).and_then(|s| unit.special(s.section)).is_some_and(|row| {
-                    !matches!(row.role, Role::Parallel { .. }) && !self.has_parallel(row.name)
-                })
+            .filter_map(|(at, id)| {
+                let section = unit.spans.get(*id)?.section;
+                let row = unit.special(section)?;
+                let follows = matches!(row.role, Role::Parallel { .. } | Role::Annotates)
+                    || self.has_parallel(row.name);
+                let name = unit.sections.get(section)?.name.as_str();
+                (!follows).then_some((*at, name, *id))
             })
-            .collect()
+            .collect();
+        entries.sort_unstable();
+        entries.into_iter().map(|(at, _, id)| (at, id)).collect()
     }
 
     fn has_parallel(&self, section: &str) -> bool {
@@ -258,7 +276,7 @@ impl<'a> Context<'a> {
             .any(|row| matches!(row.role, Role::Parallel { to } if to == section))
     }
 
-    fn same_entry(&self, section: &str, pre: SpanId, post: SpanId) -> bool {
+    pub(super) fn same_entry(&self, section: &str, pre: SpanId, post: SpanId) -> bool {
         let (Some(a), Some(b)) = (self.pre.spans.get(pre), self.post.spans.get(post)) else {
             return false;
         };
@@ -281,7 +299,7 @@ fn targets<'t>(targets: &'t Targets<'_>, id: SpanId) -> Result<Cow<'t, [Target]>
     Ok(Cow::Owned(targets.of_data(id).collect()))
 }
 
-fn symbol_name<'u>(unit: &'u Unit, reloc: &Reloc) -> &'u str {
+pub(super) fn symbol_name<'u>(unit: &'u Unit, reloc: &Reloc) -> &'u str {
     unit.symbols.get(reloc.symbol as usize).map_or("", |s| s.name.as_str())
 }
 

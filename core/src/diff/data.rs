@@ -16,18 +16,24 @@ pub(super) fn is_startup(unit: &Unit, span: &Span) -> bool {
     })
 }
 
+/// Sections of objects that say where in the source something stands: dynamic debugging (until
+/// 5.8 under the second name) and allocations.
+const LINES: &[&str] = &["__dyndbg", "__verbose", "alloc_tags"];
+
 /// Compares all data.
 pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
     let post = context.post;
     let referred = referred(context)?;
+    let indexed = indexed(post);
     for (id, span) in post.spans.iter().enumerate() {
-        if span.kind != SpanKind::Data {
+        if span.kind != SpanKind::Data || (indexed.contains(&id) && !is(&referred, id)) {
             continue;
         }
         match context.pair(id) {
             Some(pre) => paired(context, pre, id, span, diff),
             None => {
-                if !is(&referred, id) && !is_startup(post, span) {
+                let listed = post.role_of(span) == Some(Role::Listed);
+                if !is(&referred, id) && !is_startup(post, span) && !listed {
                     diff.refusals.push(unreferred(post, span));
                 }
                 diff.data_new.push(id);
@@ -35,7 +41,6 @@ pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), 
         }
     }
     unnamed(context, &referred, diff);
-    startup_tables(context, diff);
     Ok(())
 }
 
@@ -55,6 +60,19 @@ fn referred(context: &Context<'_>) -> Result<Vec<bool>, DiffError> {
     Ok(referred)
 }
 
+/// Objects that the index of the kernel's messages refers to (include/linux/printk.h): they say
+/// what is printed where, and if nothing else refers to them, only who reads the index sees them.
+fn indexed(unit: &Unit) -> BTreeSet<SpanId> {
+    let index = unit.sections.iter().filter(|s| s.name == ".printk_index");
+    let targets = index.flat_map(|s| &s.relocs).map(|r| unit.resolve(r.symbol, r.addend));
+    targets
+        .filter_map(|target| match target {
+            Target::Span { id, .. } => Some(id),
+            _ => None,
+        })
+        .collect()
+}
+
 fn is(flags: &[bool], id: SpanId) -> bool {
     flags.get(id).copied().unwrap_or(false)
 }
@@ -67,8 +85,8 @@ fn section_name<'u>(unit: &'u Unit, span: &Span) -> &'u str {
 fn paired(context: &Context<'_>, pre: SpanId, post: SpanId, span: &Span, diff: &mut UnitDiff) {
     let unit = context.post;
     let Some(before) = context.pre.spans.get(pre) else { return };
-    let same = if section_name(unit, span) == "__dyndbg" {
-        // A dynamic-debug site: its strings are relocations, the rest is the line and state.
+    let same = if LINES.contains(&section_name(unit, span)) {
+        // Its strings are relocations, the rest is the line and state.
         before.size == span.size && context.same_relocs(pre, post, &mut Seen::new())
     } else {
         context.same_contents(pre, post, &mut Seen::new())
@@ -153,42 +171,5 @@ fn unnamed(context: &Context<'_>, referred: &[bool], diff: &mut UnitDiff) {
                 ));
             }
         }
-    }
-}
-
-/// Tables of start-up functions: a new or a missing entry would silently have no effect.
-fn startup_tables(context: &Context<'_>, diff: &mut UnitDiff) {
-    let table = |unit: &Unit| -> BTreeSet<String> {
-        let mut all = BTreeSet::new();
-        for (index, section) in unit.sections.iter().enumerate() {
-            let startup = section.name.starts_with(".initcall")
-                || section.name.starts_with(".con_initcall")
-                || section.name.starts_with(".exitcall");
-            let dropped = unit.special(index).is_some_and(|row| row.role == Role::Dropped);
-            if !startup || !dropped {
-                continue;
-            }
-            for reloc in &section.relocs {
-                let what = match unit.resolve(reloc.symbol, reloc.addend) {
-                    Target::Span { id, .. } => {
-                        unit.spans.get(id).map_or_else(String::new, |s| s.name.clone())
-                    }
-                    _ => unit
-                        .symbols
-                        .get(reloc.symbol as usize)
-                        .map_or_else(String::new, |s| s.name.clone()),
-                };
-                all.insert(format!("{}: {what}", section.name));
-            }
-        }
-        all
-    };
-    let (before, after) = (table(context.pre), table(context.post));
-    for what in before.symmetric_difference(&after) {
-        diff.refusals.push(Objection::new(
-            what,
-            "the list of functions that run at start-up changed",
-            "call the function in a hook",
-        ));
     }
 }

@@ -11,6 +11,7 @@ mod names;
 mod objection;
 mod pair;
 mod report;
+mod tables;
 mod targets;
 mod whole;
 
@@ -170,6 +171,7 @@ pub fn diff_units(arch: &dyn Arch, pre: &Unit, post: &Unit) -> Result<UnitDiff, 
     let context = compare::Context::new(arch, &to_pre, &to_post, &pairing.pairs);
     functions(&context, &mut diff)?;
     data::compare(&context, &mut diff)?;
+    tables::compare(&context, &mut diff);
     diff.pairs = pairing.pairs;
     diff.refusals.sort();
     diff.refusals.dedup();

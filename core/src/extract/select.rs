@@ -53,6 +53,8 @@ pub(super) struct Piece {
 pub(super) struct Selection {
     /// Pieces, by span of the post unit.
     pub(super) pieces: BTreeMap<SpanId, Piece>,
+    /// Pieces that must stay right before the next one.
+    pub(super) preambles: BTreeSet<SpanId>,
     /// Needed symbols.
     pub(super) needed: Vec<NeededSymbol>,
     /// Functions for the manifest.
@@ -87,6 +89,7 @@ pub(super) fn select(
         seen: BTreeSet::new(),
     };
     let links = selector.functions(numbering);
+    selector.listed();
     // Entries join the pieces that they are about; what they refer to joins too, and may be code
     // with entries of its own, so this runs until nothing is added.
     loop {
@@ -171,10 +174,45 @@ impl Selector<'_, '_> {
         links
     }
 
+    /// Starts with new objects in tables that the kernel reads of each module.
+    fn listed(&mut self) {
+        let post = self.input.post;
+        for id in &self.input.diff.data_new {
+            let role = post.spans.get(*id).and_then(|span| post.role_of(span));
+            if role == Some(Role::Listed) {
+                self.enqueue(*id);
+            }
+        }
+    }
+
     fn enqueue(&mut self, span: SpanId) {
         if self.seen.insert(span) {
             self.queue.push(span);
+            if let Some(before) = self.preamble(span) {
+                self.selection.preambles.insert(before);
+                self.enqueue(before);
+            }
         }
+    }
+
+    /// What belongs right before a function: its type's hash, or room that the kernel writes code
+    /// into when it finds the function called (`callthunks.c`, `cfi_rewrite_preamble`).
+    fn preamble(&self, id: SpanId) -> Option<SpanId> {
+        let post = self.input.post;
+        let span = post.spans.get(id)?;
+        let before = id.checked_sub(1)?;
+        let other = post.spans.get(before)?;
+        let adjoins = other.section == span.section
+            && other.offset.checked_add(other.size) == Some(span.offset)
+            && span.kind == SpanKind::Function
+            && post.is_code(span);
+        let named = ["__cfi_", "__pfx_"]
+            .iter()
+            .any(|prefix| other.name.strip_prefix(prefix) == Some(span.name.as_str()));
+        let room = other.kind == SpanKind::Anonymous
+            && post.relocs_of(before).is_empty()
+            && self.arch.diff().is_padding(post.bytes_of(other));
+        (adjoins && (named || room)).then_some(before)
     }
 
     fn drain(&mut self, numbering: &mut Numbering) -> Result<(), ExtractError> {
@@ -198,12 +236,15 @@ impl Selector<'_, '_> {
             }
             let Some(special) = post.special(span.section) else { continue };
             let travels = match special.role {
-                Role::Dynamic | Role::Travels => self.is_about_piece(id, special.owner)?,
                 Role::Parallel { .. } => {
                     post.parallel(id).is_some_and(|other| self.seen.contains(&other))
                 }
-                Role::Payload | Role::Dropped => false,
+                _ => post.owner(id).is_some_and(|(owner, _)| self.seen.contains(&owner)),
             };
+            if travels && special.role == Role::Boot {
+                let why = "only the start of the kernel acts on it";
+                return Err(self.reference(span, "new code", why));
+            }
             if travels {
                 found.push(id);
             }
@@ -212,25 +253,6 @@ impl Selector<'_, '_> {
             self.enqueue(*id);
         }
         Ok(!found.is_empty())
-    }
-
-    fn is_about_piece(&self, entry: SpanId, owner: u64) -> Result<bool, ExtractError> {
-        let post = self.input.post;
-        let Some(span) = post.spans.get(entry) else { return Ok(false) };
-        let Some(at) = span.offset.checked_add(owner) else { return Ok(false) };
-        let Some(reloc) = post.relocs_of(entry).iter().find(|r| r.offset == at) else {
-            return Err(self.reference(
-                span,
-                "nothing",
-                "the entry has no relocation at the place where its owner should be named",
-            ));
-        };
-        Ok(match post.resolve(reloc.symbol, reloc.addend) {
-            Target::Span { id, .. } => {
-                self.seen.contains(&id) && post.spans.get(id).is_some_and(|s| post.is_code(s))
-            }
-            _ => false,
-        })
     }
 
     /// Decides where each relocation of a piece leads.
@@ -387,11 +409,14 @@ impl Selector<'_, '_> {
                 )),
             };
         }
-        match paired(self.input.diff, id) {
-            Some(pre) => Ok(Some(pre)),
-            // What the pre unit does not have travels.
-            None => Ok(None),
+        let pair = paired(self.input.diff, id);
+        let fixed = matches!(post.role_of(span), Some(Role::Placed | Role::Ids));
+        if pair.is_none() && fixed {
+            let why = "it is new, and it would have to be in the kernel's image";
+            return Err(self.reference(from, &span.name, why));
         }
+        // What the pre unit does not have travels.
+        Ok(pair)
     }
 
     /// A needed symbol for a place `offset` bytes into a pre span.
@@ -408,8 +433,12 @@ impl Selector<'_, '_> {
             return Err(self.reference(from, "nothing", "its pair is in no span"));
         };
         let named = span.symbol.and_then(|i| unit.symbols.get(i as usize).map(|s| (i, s)));
-        // A span without a symbol is named by its section's symbol.
-        let Some((index, symbol)) = named.or_else(|| unit.section_symbol(span.section)) else {
+        // A span without a symbol is named by its section's symbol, or by one that stands in it.
+        let place = span.offset.saturating_add_signed(offset);
+        let Some((index, symbol)) = named
+            .or_else(|| unit.section_symbol(span.section))
+            .or_else(|| unit.symbol_below(span.section, place))
+        else {
             return Err(self.reference(from, &span.name, "no symbol names it in the pre unit"));
         };
         let addend = span

@@ -54,6 +54,7 @@ fn lay_out(post: &Unit, selection: &Selection) -> Result<Vec<Out>, String> {
     let mut tables: BTreeMap<usize, usize> = BTreeMap::new();
     let joined = joined_sections(post, selection);
     let mut code: BTreeMap<usize, (usize, u64)> = BTreeMap::new();
+    let mut preamble: Option<SpanId> = None;
     for id in selection.pieces.keys() {
         let span = post.spans.get(*id).ok_or("a piece is in no span")?;
         let section = post.sections.get(span.section).ok_or("a piece is in no section")?;
@@ -64,12 +65,15 @@ fn lay_out(post: &Unit, selection: &Selection) -> Result<Vec<Out>, String> {
             None => false,
         };
         let joins = joined.contains(&span.section);
+        let follows = preamble.is_some_and(|before| before + 1 == *id);
+        preamble = Some(*id).filter(|id| selection.preambles.contains(id));
         let index = match (tables.get(&span.section), code.get(&span.section)) {
             (Some(index), _) if shared => *index,
+            _ if follows && !outs.is_empty() => outs.len() - 1,
             (_, Some((index, _))) if joins => *index,
             _ => {
                 outs.push(Out {
-                    name: section.name.clone(),
+                    name: output_name(&section.name).to_owned(),
                     sh_type: section.sh_type,
                     flags: section.flags & !(SHF_GROUP.0 | SHF_LINK_ORDER.0 | SHF_INFO_LINK.0),
                     align: piece_align(section.align, span.offset, shared),
@@ -112,11 +116,22 @@ fn joined_sections(post: &Unit, selection: &Selection) -> BTreeSet<usize> {
     selection
         .pieces
         .keys()
+        .filter(|id| !selection.preambles.contains(id))
         .filter_map(|id| post.spans.get(*id))
         .filter(|s| s.kind == SpanKind::Anonymous && post.is_code(s))
         .map(|s| s.section)
         .filter(|section| post.special(*section).is_none())
         .collect()
+}
+
+/// The name that a section has in a module. A module's per-CPU data is all in one section
+/// (include/linux/percpu-defs.h, `MODULE`), and what stood elsewhere would be one plain object.
+fn output_name(name: &str) -> &str {
+    const PER_CPU: &str = ".data..percpu";
+    if name.strip_prefix(PER_CPU).is_some_and(|rest| rest.starts_with("..")) {
+        return PER_CPU;
+    }
+    name
 }
 
 /// A piece that stood at `offset` of a section keeps the alignment that it had there.

@@ -6,9 +6,11 @@
 //! an undefined symbol. Nothing here compares or decides.
 
 mod read;
+mod sections;
 mod settled;
 mod span;
 mod special;
+mod table;
 mod view;
 
 pub use span::{Span, SpanId, SpanKind};
@@ -25,14 +27,6 @@ pub enum UnitError {
         unit: String,
         /// What is wrong.
         why: String,
-    },
-    /// A section that no rule covers.
-    #[error("{unit} has section {section}, which splice does not know")]
-    UnknownSection {
-        /// The unit's name.
-        unit: String,
-        /// The section's name.
-        section: String,
     },
     /// The backend could not answer.
     #[error("{unit}: {source}")]
@@ -124,8 +118,10 @@ pub struct Unit {
     pub symbols: Vec<Symbol>,
     /// All spans, in order of section and offset; a [`SpanId`] is an index.
     pub spans: Vec<Span>,
-    /// For each section its row of the table of special sections, if it has one.
+    /// For each section the rule for it, if there is one.
     special: Vec<Option<SpecialSection>>,
+    /// For each section whether it is a table whose entries cannot be told apart.
+    uncut: Vec<bool>,
     /// For each section that runs parallel to another: the other.
     beside: Vec<Option<usize>>,
     /// For each section the range of its spans.

@@ -41,7 +41,8 @@ fn lacks_bytes(arch: &dyn Arch, section: &Section) -> bool {
     section.sh_type == SHT_NOBITS.0
         && section.flags & SHF_ALLOC.0 != 0
         && (section.flags & (SHF_MERGE.0 | SHF_EXECINSTR.0) != 0
-            || special::row_for(arch, &section.name).is_some_and(|r| r.role != Role::Dropped))
+            || special::row_for(arch, &section.name)
+                .is_some_and(|row| row.role != Role::Dropped && !row.role.is_data()))
 }
 
 fn parse(name: &str, bytes: &[u8]) -> Result<Unit, String> {
@@ -151,6 +152,7 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Unit, String> {
         symbols,
         spans: Vec::new(),
         special: Vec::new(),
+        uncut: Vec::new(),
         beside: Vec::new(),
         by_section: Vec::new(),
         about: Vec::new(),

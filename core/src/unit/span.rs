@@ -6,7 +6,7 @@ use object::elf::{
     STB_LOCAL, STT_FUNC, STT_NOTYPE, STT_OBJECT, STT_SECTION,
 };
 
-use super::{EntrySize, Reloc, Role, Section, SpecialSection, Symbol, SymbolPlace, Unit, special};
+use super::{Reloc, Role, Section, Symbol, SymbolPlace, Unit, special, table};
 use crate::arch::{Arch, Code, CodeReloc};
 
 /// Index into [`super::Unit::spans`].
@@ -64,7 +64,9 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
         .iter()
         .map(|s| if is_table(s.sh_type) { special::row_for(arch, &s.name) } else { None })
         .collect();
-    unit.beside = unit.special.iter().map(|row| beside(&unit.sections, row.as_ref())).collect();
+    table::beside(unit);
+    let tables = table::bounds(unit);
+    unit.uncut = tables.iter().map(|bounds| bounds == &table::Bounds::Unclear).collect();
     let mut starts: Vec<Vec<Start>> = unit.sections.iter().map(|_| Vec::new()).collect();
     for (index, symbol) in unit.symbols.iter().enumerate() {
         if let SymbolPlace::Section(section) = symbol.place
@@ -84,27 +86,29 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
             });
         }
     }
-    let payload = payload_boundaries(arch, unit);
+    let payload = payload_boundaries(arch, unit, &tables);
     let mut spans = Vec::new();
     let mut by_section = Vec::new();
     for (index, (section, starts)) in unit.sections.iter().zip(starts).enumerate() {
         let first = spans.len();
-        if section.flags & SHF_ALLOC.0 != 0 {
-            let special = unit.special.get(index).copied().flatten();
-            match special {
-                Some(row) if row.role == Role::Dropped => {}
-                Some(row) if row.role == Role::Payload => {
-                    let bounds = payload.get(index).map(Vec::as_slice).unwrap_or_default();
-                    cut_at(&mut spans, index, section, bounds, SpanKind::Anonymous);
-                }
-                Some(row) => {
-                    let bounds = entry_boundaries(section, &row);
-                    cut_at(&mut spans, index, section, &bounds, SpanKind::Entry);
-                }
-                None => {
-                    let bounds = payload.get(index).map(Vec::as_slice).unwrap_or_default();
-                    cut_ordinary(&mut spans, index, section, starts, bounds, unit);
-                }
+        let loaded = section.flags & SHF_ALLOC.0 != 0;
+        let replaced = payload.get(index).map(Vec::as_slice).unwrap_or_default();
+        match unit.special.get(index).copied().flatten().map(|row| row.role) {
+            // What the build's tools are told is not loaded.
+            Some(Role::Annotates) => {
+                cut_table(&mut spans, index, section, tables.get(index));
+            }
+            _ if !loaded => {}
+            Some(Role::Dropped | Role::Frozen) => {}
+            Some(Role::Payload) => {
+                cut_at(&mut spans, index, section, replaced, SpanKind::Anonymous);
+            }
+            Some(Role::Ids) => cut_at(&mut spans, index, section, &[], SpanKind::Data),
+            None | Some(Role::Data | Role::Listed | Role::Placed) => {
+                cut_ordinary(&mut spans, index, section, starts, replaced, unit);
+            }
+            Some(Role::Dynamic | Role::Boot | Role::Travels | Role::Parallel { .. }) => {
+                cut_table(&mut spans, index, section, tables.get(index));
             }
         }
         by_section.push(first..spans.len());
@@ -112,12 +116,6 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
     unit.spans = spans;
     unit.by_section = by_section;
     unit.about = about(unit);
-}
-
-/// The section that a parallel one runs beside.
-fn beside(sections: &[Section], row: Option<&SpecialSection>) -> Option<usize> {
-    let Role::Parallel { to } = row?.role else { return None };
-    sections.iter().position(|s| s.name == to)
 }
 
 /// Whether a symbol only says what kind of bytes follow (`$x`, `$d`, also with something behind
@@ -141,7 +139,7 @@ fn is_table(sh_type: u32) -> bool {
 
 /// Offsets in payload sections that entries and code refer to, and offsets in code that entries
 /// about other places of it refer to: where no function covers them, replacements lie there.
-fn payload_boundaries(arch: &dyn Arch, unit: &Unit) -> Vec<Vec<u64>> {
+fn payload_boundaries(arch: &dyn Arch, unit: &Unit, tables: &[table::Bounds]) -> Vec<Vec<u64>> {
     let mut bounds: Vec<Vec<u64>> = unit.sections.iter().map(|_| Vec::new()).collect();
     let is_payload = |section: usize| {
         unit.special.get(section).copied().flatten().is_some_and(|r| r.role == Role::Payload)
@@ -152,8 +150,10 @@ fn payload_boundaries(arch: &dyn Arch, unit: &Unit) -> Vec<Vec<u64>> {
     };
     for (from, section) in unit.sections.iter().enumerate() {
         let row = unit.special.get(from).copied().flatten();
-        if let Some(row) = row.filter(|r| r.role == Role::Dynamic) {
-            replacement_boundaries(unit, section, &row, &mut bounds);
+        if let Some(row) = row.filter(|r| r.role.is_rewritten())
+            && let Some(table::Bounds::Entries(at)) = tables.get(from)
+        {
+            replacement_boundaries(unit, section, row.owner, at, &mut bounds);
         }
         if !section.relocs.iter().any(|r| payload_of(r).is_some()) {
             continue;
@@ -185,18 +185,14 @@ fn payload_boundaries(arch: &dyn Arch, unit: &Unit) -> Vec<Vec<u64>> {
 fn replacement_boundaries(
     unit: &Unit,
     section: &Section,
-    row: &SpecialSection,
+    owner: u64,
+    entries: &[u64],
     bounds: &mut [Vec<u64>],
 ) {
-    let stride = match row.size {
-        EntrySize::Fixed(stride) => stride,
-        EntrySize::FromRelocations => stride(section, row.owner),
-        EntrySize::FromHeader | EntrySize::Whole => 0,
+    let about = |r: &Reloc| {
+        r.offset.checked_sub(owner).is_some_and(|start| entries.binary_search(&start).is_ok())
     };
-    if stride == 0 {
-        return;
-    }
-    for reloc in section.relocs.iter().filter(|r| r.offset % stride != row.owner) {
+    for reloc in section.relocs.iter().filter(|r| !about(r)) {
         if let Some(symbol) = unit.symbols.get(reloc.symbol as usize)
             && let SymbolPlace::Section(to) = symbol.place
             && unit.sections.get(to).is_some_and(|s| s.flags & SHF_EXECINSTR.0 != 0)
@@ -230,35 +226,15 @@ fn target_offsets(arch: &dyn Arch, unit: &Unit, from: usize, section: &Section) 
     arch.reloc().target_offsets(&code).unwrap_or_default()
 }
 
-fn entry_boundaries(section: &Section, row: &SpecialSection) -> Vec<u64> {
-    let stride = match row.size {
-        EntrySize::Fixed(size) => size,
-        EntrySize::FromHeader => section.entsize,
-        EntrySize::FromRelocations => stride(section, row.owner),
-        EntrySize::Whole => section.size,
-    };
-    if stride == 0 || !section.size.is_multiple_of(stride) {
-        return Vec::new();
+fn cut_table(
+    spans: &mut Vec<Span>,
+    index: usize,
+    section: &Section,
+    bounds: Option<&table::Bounds>,
+) {
+    if let Some(table::Bounds::Entries(at)) = bounds {
+        cut_at(spans, index, section, at, SpanKind::Entry);
     }
-    (0..section.size / stride).map(|n| n * stride).collect()
-}
-
-/// The smallest entry size for which every entry has relocations at the same offsets, one of
-/// them at `owner`.
-fn stride(section: &Section, owner: u64) -> u64 {
-    let offsets: Vec<u64> = section.relocs.iter().map(|r| r.offset).collect();
-    (owner + 1..=64.min(section.size))
-        .filter(|size| section.size.is_multiple_of(*size))
-        .find(|size| {
-            let in_entry = |n: u64| -> Vec<u64> {
-                let from = offsets.partition_point(|o| *o < n * size);
-                let to = offsets.partition_point(|o| *o < (n + 1) * size);
-                offsets.get(from..to).unwrap_or_default().iter().map(|o| o - n * size).collect()
-            };
-            let first = in_entry(0);
-            first.contains(&owner) && (1..section.size / size).all(|n| in_entry(n) == first)
-        })
-        .unwrap_or(section.size)
 }
 
 fn cut_at(spans: &mut Vec<Span>, index: usize, section: &Section, bounds: &[u64], kind: SpanKind) {

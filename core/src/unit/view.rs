@@ -2,13 +2,17 @@
 //! Questions about a unit: what lies where, what a reference leads to, and a function as an
 //! architecture sees it.
 
-use object::elf::{SHF_EXECINSTR, STT_SECTION};
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, STT_SECTION};
 
 use super::{
     Reloc, Role, Span, SpanId, SpanKind, SpecialSection, Symbol, SymbolPlace, Target, Unit,
     UnitError,
 };
 use crate::arch::{Arch, Code, CodeReloc, Entry};
+
+/// A section's symbol with an addend that leads further behind the section than this does not
+/// mean a place in it: the addend holds something else besides (`_ASM_EXTABLE_EX`, up to 4.5).
+const FAR: u64 = 1 << 30;
 
 impl Unit {
     /// All spans that are functions or parts of functions.
@@ -20,9 +24,32 @@ impl Unit {
             .map(|(id, _)| id)
     }
 
-    /// The section's row of the table of special sections.
-    pub fn special(&self, section: usize) -> Option<&SpecialSection> {
+    /// The rule for a section.
+    pub fn rule(&self, section: usize) -> Option<&SpecialSection> {
         self.special.get(section)?.as_ref()
+    }
+
+    /// The rule for a special section: one that does not just hold data.
+    pub fn special(&self, section: usize) -> Option<&SpecialSection> {
+        self.rule(section).filter(|row| !row.role.is_data())
+    }
+
+    /// What happens to what is in the span's section; `None` for code, and where no rule says.
+    pub fn role_of(&self, span: &Span) -> Option<Role> {
+        self.rule(span.section).map(|row| row.role)
+    }
+
+    /// Sections of the running kernel's data that no rule covers.
+    pub fn unknown_sections(&self) -> impl Iterator<Item = usize> + '_ {
+        self.sections.iter().zip(&self.special).enumerate().filter_map(|(n, (section, row))| {
+            let data = section.flags & (SHF_ALLOC.0 | SHF_EXECINSTR.0) == SHF_ALLOC.0;
+            (data && row.is_none() && section.size > 0).then_some(n)
+        })
+    }
+
+    /// Tables whose entries cannot be told apart.
+    pub fn unclear_tables(&self) -> impl Iterator<Item = usize> + '_ {
+        self.uncut.iter().enumerate().filter_map(|(n, uncut)| uncut.then_some(n))
     }
 
     /// The span that holds that place of a section; its end and the padding behind it count as
@@ -47,6 +74,10 @@ impl Unit {
         // names nothing, so the place itself decides.
         let by = if symbol.kind == STT_SECTION.0 { place } else { symbol.value };
         let by = if by > i64::MAX as u64 { 0 } else { by };
+        let end = self.sections.get(section).map_or(0, |s| s.size);
+        if by > end.saturating_add(FAR) {
+            return Target::Nowhere;
+        }
         match self.span_at(section, by).map(|id| (id, self.spans.get(id))) {
             Some((id, Some(span))) => {
                 Target::Span { id, offset: place.wrapping_sub(span.offset).cast_signed() }
@@ -89,6 +120,17 @@ impl Unit {
             .map(|(index, s)| (index as u32, s))
     }
 
+    /// The last named symbol of a section that is not behind a place of it, with its index.
+    pub fn symbol_below(&self, section: usize, place: u64) -> Option<(u32, &Symbol)> {
+        let named = |s: &Symbol| s.place == SymbolPlace::Section(section) && !s.name.is_empty();
+        self.symbols
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| named(s) && s.value <= place)
+            .max_by_key(|(_, s)| s.value)
+            .map(|(index, s)| (index as u32, s))
+    }
+
     /// What an entry is about: the span and the offset in it.
     pub fn owner(&self, entry: SpanId) -> Option<(SpanId, u64)> {
         let span = self.spans.get(entry)?;
@@ -98,10 +140,12 @@ impl Unit {
         }
         let at = span.offset.checked_add(row.owner)?;
         let reloc = self.relocs_of(entry).iter().find(|r| r.offset == at)?;
-        match self.resolve(reloc.symbol, reloc.addend) {
-            Target::Span { id, offset } => Some((id, u64::try_from(offset).ok()?)),
-            _ => None,
-        }
+        // It may name any symbol of the section: the place counts (recordmcount.c takes the first).
+        let symbol = self.symbols.get(reloc.symbol as usize)?;
+        let SymbolPlace::Section(section) = symbol.place else { return None };
+        let place = symbol.value.checked_add_signed(reloc.addend)?;
+        let id = self.span_at(section, place)?;
+        Some((id, place.checked_sub(self.spans.get(id)?.offset)?))
     }
 
     /// For an entry of a table that runs parallel to another: the other's entry.
@@ -184,7 +228,7 @@ impl Unit {
     fn raw_entry(&self, code: SpanId, offset: u64, id: SpanId) -> Option<RawEntry<'_>> {
         let span = self.spans.get(id)?;
         let row = self.special(span.section)?;
-        if row.role != Role::Dynamic {
+        if !row.role.is_rewritten() {
             return None;
         }
         let mut entry = RawEntry {

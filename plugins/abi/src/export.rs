@@ -18,9 +18,10 @@ use crate::convert;
 use crate::v1::{
     Answer, BitFieldV1, CodeV1, DifferenceV1, FAILURE_OTHER, FAILURE_PANIC, FactsV1, FailureV1,
     HandleV1, KernelV1, LearnedV1, MatchedV1, MismatchV1, NeverQuiescentV1, PartialV1, PluginV1,
-    PluginV1Ref, RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_DROPPED, ROLE_DYNAMIC,
-    ROLE_PARALLEL, ROLE_PAYLOAD, ROLE_TRAVELS, RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1,
-    RunMatchV1, SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS, SIZE_WHOLE, SpecialSectionV1,
+    PluginV1Ref, RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_ANNOTATES, ROLE_BOOT, ROLE_DATA,
+    ROLE_DROPPED, ROLE_DYNAMIC, ROLE_FROZEN, ROLE_IDS, ROLE_LISTED, ROLE_PARALLEL, ROLE_PAYLOAD,
+    ROLE_PLACED, ROLE_TRAVELS, RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1, RunMatchV1,
+    SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS, SIZE_ONE_OF, SIZE_WHOLE, SpecialSectionV1,
     TemplateV1, VerdictV1,
 };
 
@@ -179,6 +180,7 @@ fn special_section(row: &SpecialSection) -> SpecialSectionV1 {
         EntrySize::Fixed(size) => (SIZE_FIXED, size),
         EntrySize::FromRelocations => (SIZE_FROM_RELOCATIONS, 0),
         EntrySize::FromHeader => (SIZE_FROM_HEADER, 0),
+        EntrySize::OneOf(sizes) => (SIZE_ONE_OF, packed(sizes)),
         EntrySize::Whole => (SIZE_WHOLE, 0),
     };
     let (role, to) = match row.role {
@@ -187,9 +189,28 @@ fn special_section(row: &SpecialSection) -> SpecialSectionV1 {
         Role::Parallel { to } => (ROLE_PARALLEL, to),
         Role::Payload => (ROLE_PAYLOAD, ""),
         Role::Dropped => (ROLE_DROPPED, ""),
+        Role::Data => (ROLE_DATA, ""),
+        Role::Listed => (ROLE_LISTED, ""),
+        Role::Placed => (ROLE_PLACED, ""),
+        Role::Ids => (ROLE_IDS, ""),
+        Role::Boot => (ROLE_BOOT, ""),
+        Role::Annotates => (ROLE_ANNOTATES, ""),
+        Role::Frozen => (ROLE_FROZEN, ""),
     };
     let name = row.name.into();
     SpecialSectionV1 { name, size_kind, role, size, owner: row.owner, to: to.into() }
+}
+
+/// Sizes as [`SpecialSectionV1::size`] has them; what does not fit is left out, and the host says
+/// that there is none.
+fn packed(sizes: &[u64]) -> u64 {
+    let mut bytes = [0; 8];
+    if sizes.len() <= bytes.len() {
+        for (byte, size) in bytes.iter_mut().zip(sizes) {
+            *byte = u8::try_from(*size).unwrap_or(0);
+        }
+    }
+    u64::from_le_bytes(bytes)
 }
 
 extern "C" fn compare<E: Export>(pre: &CodeV1<'_>, post: &CodeV1<'_>) -> Answer<VerdictV1> {

@@ -225,7 +225,7 @@ pub struct SpecialSectionV1 {
     pub size_kind: u32,
     /// One of the `ROLE_…` numbers.
     pub role: u32,
-    /// For `SIZE_FIXED`.
+    /// For `SIZE_FIXED`; for `SIZE_ONE_OF` up to eight sizes of one byte each, the lowest first.
     pub size: u64,
     pub owner: u64,
     /// For `ROLE_PARALLEL`.
@@ -240,6 +240,8 @@ pub const SIZE_FROM_RELOCATIONS: u32 = 2;
 pub const SIZE_FROM_HEADER: u32 = 3;
 /// `EntrySize::Whole`.
 pub const SIZE_WHOLE: u32 = 4;
+/// `EntrySize::OneOf`.
+pub const SIZE_ONE_OF: u32 = 5;
 
 /// `Role::Dynamic`.
 pub const ROLE_DYNAMIC: u32 = 1;
@@ -251,6 +253,20 @@ pub const ROLE_PARALLEL: u32 = 3;
 pub const ROLE_PAYLOAD: u32 = 4;
 /// `Role::Dropped`.
 pub const ROLE_DROPPED: u32 = 5;
+/// `Role::Data`.
+pub const ROLE_DATA: u32 = 6;
+/// `Role::Listed`.
+pub const ROLE_LISTED: u32 = 7;
+/// `Role::Placed`.
+pub const ROLE_PLACED: u32 = 8;
+/// `Role::Ids`.
+pub const ROLE_IDS: u32 = 9;
+/// `Role::Boot`.
+pub const ROLE_BOOT: u32 = 10;
+/// `Role::Annotates`.
+pub const ROLE_ANNOTATES: u32 = 11;
+/// `Role::Frozen`.
+pub const ROLE_FROZEN: u32 = 12;
 
 /// See [`splice_core::arch::BitField`].
 #[repr(C)]

@@ -4,9 +4,10 @@
 use splice_core::arch::{BitField, NeverQuiescent, RelocInfo, RelocKind, StackWord, Template};
 use splice_core::unit::{EntrySize, Role, SpecialSection};
 use splice_plugin_abi::v1::{
-    FactsV1, RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_DROPPED, ROLE_DYNAMIC, ROLE_PARALLEL,
-    ROLE_PAYLOAD, ROLE_TRAVELS, RelocInfoV1, SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS,
-    SIZE_WHOLE, SpecialSectionV1,
+    FactsV1, RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_ANNOTATES, ROLE_BOOT, ROLE_DATA,
+    ROLE_DROPPED, ROLE_DYNAMIC, ROLE_FROZEN, ROLE_IDS, ROLE_LISTED, ROLE_PARALLEL, ROLE_PAYLOAD,
+    ROLE_PLACED, ROLE_TRAVELS, RelocInfoV1, SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS,
+    SIZE_ONE_OF, SIZE_WHOLE, SpecialSectionV1,
 };
 
 use crate::file::Note;
@@ -141,12 +142,23 @@ fn relocation(row: &RelocInfoV1) -> Result<RelocInfo, String> {
     })
 }
 
+/// The sizes that an entry may have; none is longer than the owner's offset allows.
+fn sizes(row: &SpecialSectionV1) -> Result<&'static [u64], String> {
+    let bytes = row.size.to_le_bytes();
+    let sizes: Vec<u64> = bytes.iter().take_while(|b| **b != 0).copied().map(u64::from).collect();
+    if sizes.is_empty() || sizes.iter().any(|size| row.owner >= *size) {
+        return Err(format!("section {} with entries of no possible size", row.name));
+    }
+    Ok(keep_all(sizes))
+}
+
 fn section(row: &SpecialSectionV1) -> Result<SpecialSection, String> {
     let size = match row.size_kind {
         SIZE_FIXED => EntrySize::Fixed(row.size),
         SIZE_FROM_RELOCATIONS => EntrySize::FromRelocations,
         SIZE_FROM_HEADER => EntrySize::FromHeader,
         SIZE_WHOLE => EntrySize::Whole,
+        SIZE_ONE_OF => EntrySize::OneOf(sizes(row)?),
         other => return Err(format!("section {} of unknown size {other}", row.name)),
     };
     let role = match row.role {
@@ -155,6 +167,13 @@ fn section(row: &SpecialSectionV1) -> Result<SpecialSection, String> {
         ROLE_PARALLEL => Role::Parallel { to: keep(&row.to) },
         ROLE_PAYLOAD => Role::Payload,
         ROLE_DROPPED => Role::Dropped,
+        ROLE_DATA => Role::Data,
+        ROLE_LISTED => Role::Listed,
+        ROLE_PLACED => Role::Placed,
+        ROLE_IDS => Role::Ids,
+        ROLE_BOOT => Role::Boot,
+        ROLE_ANNOTATES => Role::Annotates,
+        ROLE_FROZEN => Role::Frozen,
         other => return Err(format!("section {} of unknown role {other}", row.name)),
     };
     if row.name.is_empty() {
