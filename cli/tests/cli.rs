@@ -87,6 +87,75 @@ fn diff_tells_changed_unchanged_and_refused_apart() {
 }
 
 #[test]
+fn diff_of_two_trees_pairs_their_units_by_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    for folder in ["fs", "net", "tools"] {
+        std::fs::create_dir_all(a.join(folder)).unwrap();
+        std::fs::create_dir_all(b.join(folder)).unwrap();
+    }
+    let unit = |tree: &Path, name: &str, source: &str| compile(tree, name, source);
+    let source = |n: u32| format!("int limit = 1; int f(int x) {{ return x + {n}; }}");
+    let both = |name: &str, before: &str, after: &str| {
+        unit(&a, name, before);
+        unit(&b, name, after);
+    };
+    let diff = |more: &[&str]| {
+        let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
+        let words = [&["--arch", "x86_64", "--format", "json", "diff", a, b][..], more].concat();
+        let output = splice(dir.path(), &words);
+        (output.status.code(), json(&output))
+    };
+
+    both("fs/same.o", &source(1), &source(1));
+    // Other bytes, the same code.
+    both("fs/lines.o", &source(2), &format!("{}\nstatic int unused;", source(2)));
+    std::fs::write(a.join("fs/README"), "no object").unwrap();
+    let (code, report) = diff(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(3), &"unchanged".into()), "{report}");
+    assert_eq!(report["totals"]["unchanged"], 2);
+    assert!(report["units"].as_array().unwrap().is_empty());
+
+    both("net/changed.o", &source(3), &source(4));
+    unit(&a, "gone.o", &source(5));
+    unit(&b, "net/new.o", &source(6));
+    both("tools/program.o", &source(7), &source(8));
+    both("fs/x.mod.o", &source(7), &source(8));
+    for tree in [&a, &b] {
+        let parts = ["net/changed.o", "fs/same.o"].map(|part| tree.join(part));
+        let linked = Command::new("ld")
+            .args(["-r", "-z", "muldefs", "-o"])
+            .arg(tree.join("net/built-in.o"))
+            .args(parts)
+            .status();
+        assert!(linked.unwrap().success());
+    }
+    let (code, report) = diff(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(0), &"changed".into()), "{report}");
+    let units = report["units"].as_array().unwrap();
+    assert_eq!(units.len(), 1, "{report}");
+    assert_eq!(units[0]["unit"], "net/changed.o");
+    assert_eq!(units[0]["report"]["functions"]["changed"][0]["name"], "f");
+    assert_eq!(report["removed"], serde_json::json!(["gone.o"]));
+    assert_eq!(report["added"], serde_json::json!(["net/new.o"]));
+    assert_eq!(report["totals"]["linked"], 1);
+    assert_eq!(report["totals"]["pairs"], 3);
+
+    both("refused.o", &source(9), &source(9).replace("limit = 1", "limit = 2"));
+    assert_eq!(diff(&[]).0, Some(4));
+    std::fs::write(a.join("fs/broken.o"), b"\x7fELF").unwrap();
+    std::fs::write(b.join("fs/broken.o"), b"nothing").unwrap();
+    let (code, report) = diff(&[]);
+    assert_eq!((code, &report["verdict"]), (Some(1), &"refused".into()));
+    assert_eq!(report["failed"][0]["unit"], "fs/broken.o");
+    assert_eq!(diff(&["-j", "1"]).1, diff(&["-j", "5"]).1);
+
+    let (file, tree) = (b.join("net/new.o"), a.to_str().unwrap().to_owned());
+    let words = ["--arch", "x86_64", "diff", &tree, file.to_str().unwrap()];
+    assert_eq!(splice(dir.path(), &words).status.code(), Some(2));
+}
+
+#[test]
 fn another_compiler_is_refused_and_both_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! `splice diff`: two objects, and what changed between them.
+//! `splice diff`: two objects, and what changed between them; or two trees of objects.
+
+mod tree;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -18,21 +20,50 @@ pub(crate) fn run(
     args: &DiffArgs,
     output: &Output,
 ) -> Result<(), Failure> {
-    let pre = read(arch, &args.pre)?;
-    let post = read(arch, &args.post)?;
-    let diff = diff_units(arch, &pre, &post).map_err(Failure::from_error)?;
-    let report = report(arch, &pre, &post, &diff);
+    match (args.pre.is_dir(), args.post.is_dir()) {
+        (true, true) => return tree::run(arch, args, output),
+        (false, false) => {}
+        (pre, _) => {
+            let (directory, other) =
+                if pre { (&args.pre, &args.post) } else { (&args.post, &args.pre) };
+            let text = format!(
+                "{} is a directory and {} is not; two objects can be compared, or two directories",
+                directory.display(),
+                other.display()
+            );
+            return Err(Failure::new(Exit::Usage, text));
+        }
+    }
+    let report = pair(arch, &args.pre, &file(&args.pre)?, &args.post, &file(&args.post)?)?;
     output.result(&report, || text(&report));
-    match report.verdict {
+    end(report.verdict)
+}
+
+/// How the command ends.
+fn end(verdict: Verdict) -> Result<(), Failure> {
+    match verdict {
         Verdict::Changed => Ok(()),
         Verdict::Unchanged => Err(Failure::reported(Exit::Unchanged)),
         Verdict::Refused => Err(Failure::reported(Exit::Refused)),
     }
 }
 
-fn read(arch: &dyn Arch, path: &Path) -> Result<Unit, Failure> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(Unit::read(arch, &path.to_string_lossy(), &bytes).map_err(anyhow::Error::from)?)
+fn file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The report on two objects, of which the bytes were read.
+fn pair(
+    arch: &dyn Arch,
+    pre: &Path,
+    pre_bytes: &[u8],
+    post: &Path,
+    post_bytes: &[u8],
+) -> anyhow::Result<DiffReport> {
+    let pre = Unit::read(arch, &pre.to_string_lossy(), pre_bytes)?;
+    let post = Unit::read(arch, &post.to_string_lossy(), post_bytes)?;
+    let diff = diff_units(arch, &pre, &post)?;
+    Ok(report(arch, &pre, &post, &diff))
 }
 
 fn items(out: &mut String, title: &str, items: &[ChangedItem]) {
