@@ -7,6 +7,7 @@
 //! take much memory, is a bug of the engine.
 
 mod edit;
+pub mod mutate;
 
 use splice_arch_aarch64 as _;
 use splice_arch_x86_64 as _;
