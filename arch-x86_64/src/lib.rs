@@ -8,6 +8,7 @@
 //! Bias: what is not understood is refused, never called equal.
 
 mod alternatives;
+mod arguments;
 mod decode;
 mod diff;
 mod forms;

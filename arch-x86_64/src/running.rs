@@ -7,19 +7,27 @@
 //! then what the rest of the function taught; if both are silent, the match is refused.
 
 use splice_core::arch::{
-    ArchError, Code, FunctionDiff, KernelView, Learned, Mismatch, RuleCount, RunCode, RunMatch,
-    Verdict,
+    ArchError, Argument, Code, FunctionDiff, KernelView, Learned, Mismatch, RuleCount, RunCode,
+    RunMatch, Verdict,
 };
 
 use crate::decode::{self, Decoded};
 use crate::forms::{self, Context, Form, Relocation, Trust};
 use crate::nops::INT3;
 use crate::rules::{self, Place};
-use crate::{X86_64, alternatives, diff, nops, reloc, shorter};
+use crate::{X86_64, alternatives, arguments, diff, nops, reloc, shorter};
 
 impl FunctionDiff for X86_64 {
     fn compare(&self, pre: &Code<'_>, post: &Code<'_>) -> Result<Verdict, ArchError> {
         diff::compare(pre, post)
+    }
+
+    fn arguments(
+        &self,
+        pre: &Code<'_>,
+        post: &Code<'_>,
+    ) -> Result<Option<Vec<Argument>>, ArchError> {
+        arguments::arguments(pre, post)
     }
 
     fn match_running(

@@ -82,6 +82,7 @@ fn text(report: &DiffReport) -> String {
     let mut out = String::new();
     items(&mut out, "changed", &report.functions.changed);
     items(&mut out, "new", &report.functions.new);
+    items(&mut out, "ignored", &report.functions.ignored);
     for name in &report.functions.removed {
         let _ = writeln!(out, "removed   {name}");
     }

@@ -6,8 +6,8 @@
 //! too many ends in [`ArchError::Nonsense`], never in a wrong update.
 
 use super::{
-    Arch, ArchError, Code, Mismatch, NeverQuiescent, Partial, RelocInfo, RelocKind, RunMatch,
-    Settled, Site, StackWord, Template, Verdict,
+    Arch, ArchError, Argument, Code, Mismatch, NeverQuiescent, Partial, RelocInfo, RelocKind,
+    RunMatch, Settled, Site, StackWord, Template, Verdict,
 };
 
 /// Longest template in bytes that the kernel side takes.
@@ -161,6 +161,26 @@ fn same_outside_relocs(arch: &dyn Arch, pre: &Code<'_>, post: &Code<'_>) -> Resu
             let what = format!("\"same\" for {}, whose byte {at:#x} differs", pre.name);
             return Err(nonsense(arch, what));
         }
+    }
+    Ok(())
+}
+
+/// Checks the answer of [`super::FunctionDiff::arguments`].
+pub fn arguments(
+    arch: &dyn Arch,
+    pre: &Code<'_>,
+    post: &Code<'_>,
+    found: &[Argument],
+) -> Result<(), ArchError> {
+    let sane = |a: &Argument| {
+        a.offset < size(pre.bytes)
+            && a.pre != a.post
+            && a.previous.is_none_or(|p| pre.relocs.iter().any(|r| r.offset == p))
+    };
+    let places = |code: &Code<'_>| code.relocs.iter().map(|r| r.offset).collect::<Vec<_>>();
+    let alike = pre.bytes.len() == post.bytes.len() && places(pre) == places(post);
+    if found.is_empty() || !alike || !found.iter().all(sane) {
+        return Err(nonsense(arch, format!("arguments that {} cannot have", pre.name)));
     }
     Ok(())
 }

@@ -29,6 +29,20 @@ pub enum Verdict {
     CannotJudge(String),
 }
 
+/// A constant that a call is given as an argument, before and after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Argument {
+    /// Offset in the code of the instruction that loads it, in bytes.
+    pub offset: u64,
+    /// The constant before.
+    pub pre: u64,
+    /// The constant after.
+    pub post: u64,
+    /// If the argument before it in the list of the same call is an address: the offset of the
+    /// relocation's field that makes it, in bytes.
+    pub previous: Option<u64>,
+}
+
 /// A question about the running kernel that a backend may ask while it matches.
 pub trait KernelView {
     /// Run-time addresses of every symbol of that name; empty if there is none.
@@ -138,6 +152,20 @@ pub trait FunctionDiff: Send + Sync {
     /// Promises never to answer [`Verdict::Same`] for code that a processor could tell apart
     /// once equal symbols have equal values.
     fn compare(&self, pre: &Code<'_>, post: &Code<'_>) -> Result<Verdict, ArchError>;
+
+    /// If constants that calls are given as arguments, and that serve for nothing else, are all that
+    /// differs between two stretches of code: those that differ. `None` also if the backend does
+    /// not tell.
+    ///
+    /// Promises that with each of them replaced by the other's [`Self::compare`] would say
+    /// [`Verdict::Same`].
+    fn arguments(
+        &self,
+        _pre: &Code<'_>,
+        _post: &Code<'_>,
+    ) -> Result<Option<Vec<Argument>>, ArchError> {
+        Ok(None)
+    }
 
     /// Compares object code with running text of the same length, knowing what the boot and the
     /// running kernel may have done at each special entry.

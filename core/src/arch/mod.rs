@@ -18,8 +18,8 @@ mod trampoline;
 
 pub use code::{Code, CodeReloc, Entry};
 pub use diff::{
-    Difference, FunctionDiff, KernelView, Learned, Mismatch, Partial, RuleCount, RunCode, RunMatch,
-    Verdict,
+    Argument, Difference, FunctionDiff, KernelView, Learned, Mismatch, Partial, RuleCount, RunCode,
+    RunMatch, Verdict,
 };
 pub use registry::{ArchEntry, all, by_machine, by_name};
 pub use reloc::{RelocInfo, RelocKind, RelocationFixup, Settled};

@@ -4,14 +4,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use crate::arch::{Arch, Verdict, check};
+use crate::arch::{Arch, Argument, Verdict, check};
 use crate::unit::{Reloc, Role, Section, Span, SpanId, SpanKind, Target, Unit};
 
+use super::lines::{self, Candidate};
 use super::{DiffError, Reason, Targets};
-
-/// A field that holds a line number: section, offset in the entry, length. `struct bug_entry`
-/// of include/asm-generic/bug.h: address, file, line, flags.
-const LINE_FIELDS: &[(&str, usize, usize)] = &[("__bug_table", 8, 2)];
 
 /// How many tables without a name may be held against each other to judge one reference.
 const MAX_TABLES: usize = 256;
@@ -46,11 +43,21 @@ impl<'a> Context<'a> {
         self.pairs.get(post).copied().flatten()
     }
 
-    /// Why a function (or part) differs; empty if it does not.
-    pub(super) fn function(&self, pre: SpanId, post: SpanId) -> Result<Vec<Reason>, DiffError> {
+    /// Why a function (or part) differs; empty if it does not, but for what is added to
+    /// `candidates`.
+    pub(super) fn function(
+        &self,
+        pre: SpanId,
+        post: SpanId,
+        candidates: &mut Vec<Candidate<'a>>,
+    ) -> Result<Vec<Reason>, DiffError> {
         let name = self.post.spans.get(post).map_or("", |s| s.name.as_str());
         if let Some(reason) = self.code(name, pre, post)? {
-            return Ok(vec![reason]);
+            let found = self.candidates(pre, post, &reason)?;
+            if found.is_empty() {
+                return Ok(vec![reason]);
+            }
+            candidates.extend(found);
         }
         if let Some(reason) = self.references(name, pre, post)? {
             return Ok(vec![reason]);
@@ -95,6 +102,44 @@ impl<'a> Context<'a> {
                 post: why,
             }),
         })
+    }
+
+    /// The constants that may be line numbers, if they are all that differs in the code.
+    fn candidates(
+        &self,
+        pre: SpanId,
+        post: SpanId,
+        otherwise: &Reason,
+    ) -> Result<Vec<Candidate<'a>>, DiffError> {
+        let found = self
+            .pre
+            .with_code(self.arch, pre, |before| {
+                self.post.with_code(self.arch, post, |after| {
+                    let found = self.arch.diff().arguments(before, after)?;
+                    if let Some(found) = &found {
+                        check::arguments(self.arch, before, after, found)?;
+                    }
+                    Ok(found)
+                })
+            })??
+            .map_err(|source| DiffError::Arch { unit: self.post.name.clone(), source })?;
+        let Some(found) = found else { return Ok(Vec::new()) };
+        let start = self.pre.spans.get(pre).map_or(0, |s| s.offset);
+        let relocs = self.pre.relocs_of(pre);
+        let (to_pre, to_post) = (self.to_pre.of_code(pre)?, self.to_post.of_code(post)?);
+        let candidate = |argument: &Argument| {
+            let number = argument
+                .previous
+                .and_then(|field| relocs.iter().position(|r| r.offset - start == field));
+            let target = |targets: &'a [Target]| number.and_then(|number| targets.get(number));
+            Candidate {
+                pre: argument.pre,
+                post: argument.post,
+                previous: lines::previous(self, target(to_pre), target(to_post)),
+                otherwise: otherwise.clone(),
+            }
+        };
+        Ok(found.iter().map(candidate).collect())
     }
 
     fn references(
@@ -282,7 +327,7 @@ impl<'a> Context<'a> {
         };
         let (x, y) = (self.pre.bytes_of(a), self.post.bytes_of(b));
         let line = |at: usize| {
-            let mut fields = LINE_FIELDS.iter().filter(|(name, _, _)| *name == section);
+            let mut fields = lines::FIELDS.iter().filter(|(name, _, _)| *name == section);
             fields.any(|(_, from, len)| (*from..from + len).contains(&at) && from + len <= x.len())
         };
         let equal = || x.iter().zip(y).enumerate().all(|(at, (a, b))| a == b || line(at));

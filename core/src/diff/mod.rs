@@ -7,6 +7,7 @@
 
 mod compare;
 mod data;
+mod lines;
 mod names;
 mod objection;
 mod pair;
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 use crate::arch::Arch;
 use crate::unit::{Span, SpanId, SpanKind, Unit, UnitError};
+use lines::Lines;
 use targets::Targets;
 
 pub use objection::{Accept, AcceptKind, Objection};
@@ -81,6 +83,13 @@ pub enum Reason {
         /// Whether it is new.
         new: bool,
     },
+    /// A line number differs, and nothing else: ignored.
+    Line {
+        /// The line before.
+        pre: u64,
+        /// The line after.
+        post: u64,
+    },
     /// It did not exist before.
     New,
 }
@@ -103,6 +112,9 @@ impl std::fmt::Display for Reason {
             Reason::Entries { section } => write!(f, "its entries in {section} differ"),
             Reason::Part { name, new: true } => write!(f, "part {name} is new"),
             Reason::Part { name, new: false } => write!(f, "part {name} is gone"),
+            Reason::Line { pre, post } => {
+                write!(f, "line number only (ignored): {pre} → {post}")
+            }
             Reason::New => f.write_str("new"),
         }
     }
@@ -141,6 +153,8 @@ pub struct UnitDiff {
     pub pairs: Vec<Option<SpanId>>,
     /// Functions that differ.
     pub changed: Vec<ChangedFunction>,
+    /// Functions that differ by line numbers only, and stay as they are.
+    pub ignored: Vec<ChangedFunction>,
     /// Functions that are new.
     pub new: Vec<NewFunction>,
     /// Functions of the pre unit that are gone.
@@ -189,12 +203,23 @@ fn when(unit: &Unit, span: &Span) -> &'static str {
     }
 }
 
+/// A pair of functions with their parts, compared.
+struct Compared<'a> {
+    function: ChangedFunction,
+    /// Constants that are all that differs, if there are no reasons.
+    candidates: Vec<lines::Candidate<'a>>,
+    /// Line numbers in entries about it.
+    known: Vec<lines::Known<'a>>,
+}
+
 /// Compares all functions, each with its split-off parts.
-fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
+fn functions<'a>(context: &compare::Context<'a>, diff: &mut UnitDiff) -> Result<(), DiffError> {
     let (pre, post) = (context.pre, context.post);
     let pre_parts = names::parts(pre);
     let post_parts = names::parts(post);
     let mut kept = vec![false; pre.spans.len()];
+    let mut compared = Vec::new();
+    let mut lines = Lines::default();
     for (id, span) in post.spans.iter().enumerate() {
         if span.kind != SpanKind::Function || post_parts.is_part(id) {
             continue;
@@ -213,50 +238,92 @@ fn functions(context: &compare::Context<'_>, diff: &mut UnitDiff) -> Result<(), 
         if let Some(kept) = kept.get_mut(before) {
             *kept = true;
         }
-        let before_parts = pre_parts.of(before);
-        let mut reasons = context.function(before, id)?;
-        for part in parts {
-            match context.pair(*part).filter(|p| before_parts.contains(p)) {
-                Some(other) => reasons.extend(context.function(other, *part)?),
-                None => {
-                    let name = post.spans.get(*part).map_or_else(String::new, |s| s.name.clone());
-                    reasons.push(Reason::Part { name, new: true });
-                }
-            }
+        let one = whole_function(context, (before, pre_parts.of(before)), (id, parts))?;
+        if one.function.reasons.is_empty() {
+            lines.know(&one.known);
+            lines.suppose(&one.candidates);
         }
-        for part in before_parts {
-            if !parts.iter().any(|p| context.pair(*p) == Some(*part)) {
-                let name = pre.spans.get(*part).map_or_else(String::new, |s| s.name.clone());
-                reasons.push(Reason::Part { name, new: false });
-            }
+        compared.push(one);
+    }
+    // Whether a constant is a line number shows when all of them are known.
+    for Compared { mut function, candidates, known } in compared {
+        if function.reasons.is_empty() && !lines.are(&candidates, &known) {
+            function.reasons.extend(candidates.first().map(|c| c.otherwise.clone()));
         }
-        if reasons.is_empty() {
+        if !function.reasons.is_empty() {
+            changed(context, function, diff);
             continue;
         }
-        if data::is_startup(post, span) {
-            let cause = reasons.first().map_or_else(String::new, ToString::to_string);
-            let objection = Objection::new(
-                &span.name,
-                format!("{}, so replacing it now would change nothing ({cause})", when(post, span)),
-                "if the fix matters after the start, do its work in a hook",
-            );
-            diff.refusals.push(objection.or_accept(AcceptKind::Init, &span.name));
-            continue;
+        let moved = candidates.iter().map(|c| (c.pre, c.post));
+        let moved = moved.chain(known.iter().map(|(_, pre, post)| (*pre, *post)));
+        function.reasons = moved
+            .filter(|(pre, post)| pre != post)
+            .map(|(pre, post)| Reason::Line { pre, post })
+            .collect();
+        if !function.reasons.is_empty() {
+            diff.ignored.push(function);
         }
-        for (unit, function, parts) in [(pre, before, before_parts), (post, id, parts)] {
-            diff.refusals.extend(whole::objections(context.arch, unit, function, parts));
-        }
-        diff.changed.push(ChangedFunction {
-            pre: before,
-            post: id,
-            pre_parts: before_parts.to_vec(),
-            post_parts: parts.to_vec(),
-            reasons,
-        });
     }
     diff.removed = pre
         .functions()
         .filter(|id| !pre_parts.is_part(*id) && !kept.get(*id).copied().unwrap_or(false))
         .collect();
     Ok(())
+}
+
+/// Compares a function and its parts.
+fn whole_function<'a>(
+    context: &compare::Context<'a>,
+    (before, before_parts): (SpanId, &[SpanId]),
+    (id, parts): (SpanId, &[SpanId]),
+) -> Result<Compared<'a>, DiffError> {
+    let name =
+        |unit: &Unit, id: SpanId| unit.spans.get(id).map_or_else(String::new, |s| s.name.clone());
+    let mut candidates = Vec::new();
+    let mut reasons = context.function(before, id, &mut candidates)?;
+    let mut known = lines::of_entries(context, before, id);
+    for part in parts {
+        match context.pair(*part).filter(|p| before_parts.contains(p)) {
+            Some(other) => {
+                reasons.extend(context.function(other, *part, &mut candidates)?);
+                known.extend(lines::of_entries(context, other, *part));
+            }
+            None => reasons.push(Reason::Part { name: name(context.post, *part), new: true }),
+        }
+    }
+    for part in before_parts {
+        if !parts.iter().any(|p| context.pair(*p) == Some(*part)) {
+            reasons.push(Reason::Part { name: name(context.pre, *part), new: false });
+        }
+    }
+    let function = ChangedFunction {
+        pre: before,
+        post: id,
+        pre_parts: before_parts.to_vec(),
+        post_parts: parts.to_vec(),
+        reasons,
+    };
+    Ok(Compared { function, candidates, known })
+}
+
+/// Adds a changed function, and what stands against replacing it.
+fn changed(context: &compare::Context<'_>, function: ChangedFunction, diff: &mut UnitDiff) {
+    let (pre, post) = (context.pre, context.post);
+    let Some(span) = post.spans.get(function.post) else { return };
+    if data::is_startup(post, span) {
+        let cause = function.reasons.first().map_or_else(String::new, ToString::to_string);
+        let objection = Objection::new(
+            &span.name,
+            format!("{}, so replacing it now would change nothing ({cause})", when(post, span)),
+            "if the fix matters after the start, do its work in a hook",
+        );
+        diff.refusals.push(objection.or_accept(AcceptKind::Init, &span.name));
+        return;
+    }
+    let sides =
+        [(pre, function.pre, &function.pre_parts), (post, function.post, &function.post_parts)];
+    for (unit, id, parts) in sides {
+        diff.refusals.extend(whole::objections(context.arch, unit, id, parts));
+    }
+    diff.changed.push(function);
 }

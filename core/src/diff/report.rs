@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The differ's result in the form of `splice diff --format json`.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use super::{Objection, UnitDiff};
+use super::{ChangedFunction, Objection, Reason, UnitDiff};
 use crate::arch::Arch;
 use crate::unit::{SpanId, Unit};
 
@@ -46,6 +48,8 @@ pub struct FunctionsReport {
     pub changed: Vec<ChangedItem>,
     /// Those that are new.
     pub new: Vec<ChangedItem>,
+    /// Those that differ by line numbers only, and stay as they are.
+    pub ignored: Vec<ChangedItem>,
     /// Names of those that are gone.
     pub removed: Vec<String>,
 }
@@ -86,33 +90,58 @@ pub fn report(arch: &dyn Arch, pre: &Unit, post: &Unit, diff: &UnitDiff) -> Diff
     } else {
         Verdict::Changed
     };
-    let changed: Vec<SpanId> = diff.data_changed.iter().map(|(_, post)| *post).collect();
+    let data_changed: Vec<SpanId> = diff.data_changed.iter().map(|(_, post)| *post).collect();
+    let item = |id: SpanId, reasons: &[Reason], parts: &[SpanId]| ChangedItem {
+        name: name(post, id),
+        reason: reasons.iter().map(ToString::to_string).collect(),
+        parts: names(post, parts),
+    };
+    let of_changed = |list: &[ChangedFunction]| -> Vec<ChangedItem> {
+        list.iter().map(|f| item(f.post, &f.reasons, &f.post_parts)).collect()
+    };
+    let mut changed = of_changed(&diff.changed);
+    let mut new: Vec<ChangedItem> =
+        diff.new.iter().map(|f| item(f.post, &f.reasons, &f.post_parts)).collect();
+    list_by_parent(&mut changed, &mut new);
     DiffReport {
         version: VERSION,
         arch: arch.name(),
         verdict,
         functions: FunctionsReport {
-            changed: diff
-                .changed
-                .iter()
-                .map(|f| ChangedItem {
-                    name: name(post, f.post),
-                    reason: f.reasons.iter().map(ToString::to_string).collect(),
-                    parts: names(post, &f.post_parts),
-                })
-                .collect(),
-            new: diff
-                .new
-                .iter()
-                .map(|f| ChangedItem {
-                    name: name(post, f.post),
-                    reason: f.reasons.iter().map(ToString::to_string).collect(),
-                    parts: names(post, &f.post_parts),
-                })
-                .collect(),
+            changed,
+            new,
+            ignored: of_changed(&diff.ignored),
             removed: names(pre, &diff.removed),
         },
-        data: DataReport { changed: names(post, &changed), new: names(post, &diff.data_new) },
+        data: DataReport { changed: names(post, &data_changed), new: names(post, &diff.data_new) },
         refusals: diff.refusals.clone(),
+    }
+}
+
+/// Lists what was split off a function (`f.part.0`) with that function, if it is listed. It can be
+/// called by others and is replaced on its own, but a reader looks for `f`.
+fn list_by_parent(changed: &mut Vec<ChangedItem>, new: &mut Vec<ChangedItem>) {
+    let listed: BTreeSet<String> =
+        changed.iter().chain(new.iter()).map(|item| item.name.clone()).collect();
+    let parent = |item: &ChangedItem| {
+        let (parent, _) = item.name.rsplit_once(".part.")?;
+        listed.get(parent).cloned()
+    };
+    let mut split: Vec<ChangedItem> = Vec::new();
+    for list in [&mut *changed, &mut *new] {
+        split.extend(list.extract_if(.., |item| parent(item).is_some()));
+    }
+    // The longest names first: a part of a part goes with the part.
+    split.sort_by_key(|item| std::cmp::Reverse(item.name.len()));
+    while !split.is_empty() {
+        let item = split.remove(0);
+        let Some(to) = parent(&item) else { continue };
+        let mut all = split.iter_mut().chain(changed.iter_mut()).chain(new.iter_mut());
+        if let Some(found) = all.find(|other| other.name == to) {
+            found.reason.extend(item.reason.iter().map(|why| format!("{}: {why}", item.name)));
+            found.parts.push(item.name);
+            found.parts.extend(item.parts);
+            found.parts.sort();
+        }
     }
 }
