@@ -131,11 +131,12 @@ impl<'a> Context<'a> {
             let number = argument
                 .previous
                 .and_then(|field| relocs.iter().position(|r| r.offset - start == field));
+            let name = self.pre.spans.get(pre).map_or("", |s| s.name.as_str());
             let target = |targets: &'a [Target]| number.and_then(|number| targets.get(number));
             Candidate {
                 pre: argument.pre,
                 post: argument.post,
-                previous: lines::previous(self, target(to_pre), target(to_post)),
+                previous: lines::previous(self, name, target(to_pre), target(to_post)),
                 otherwise: otherwise.clone(),
             }
         };

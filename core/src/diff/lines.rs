@@ -55,9 +55,10 @@ pub(super) enum Previous<'u> {
 /// A line number of a table entry: the file's name, before, after.
 pub(super) type Known<'u> = (&'u [u8], u64, u64);
 
-/// What the argument before a constant is, from what it refers to on both sides.
+/// What the argument before a constant is, from what it refers to on both sides in `function`.
 pub(super) fn previous<'u>(
     context: &Context<'u>,
+    function: &str,
     pre: Option<&Target>,
     post: Option<&Target>,
 ) -> Previous<'u> {
@@ -65,13 +66,14 @@ pub(super) fn previous<'u>(
     if let (Some(file), Some(other)) = (file(context.pre, pre), file(context.post, post)) {
         return if file == other { Previous::File(file) } else { Previous::Other };
     }
-    let name = |unit: &'u Unit, target: &Target| match target {
-        Target::Span { id, offset: 0 } => unit
-            .spans
-            .get(*id)
-            .filter(|s| names::is_function_name(names::base(&s.name)))
-            .map(|s| unit.bytes_of(s)),
-        _ => None,
+    // One compiler makes an object of the name, the other a string like any.
+    let name = |unit: &'u Unit, target: &Target| {
+        let Target::Span { id, offset: 0 } = target else { return None };
+        let span = unit.spans.get(*id)?;
+        let bytes = unit.bytes_of(span);
+        let says = || bytes.strip_suffix(&[0]) == Some(names::root(function).as_bytes());
+        let named = names::is_function_name(names::base(&span.name));
+        (named || (span.kind == SpanKind::String && says())).then_some(bytes)
     };
     match (name(context.pre, pre), name(context.post, post)) {
         (Some(a), Some(b)) if a == b => Previous::Function,

@@ -69,16 +69,32 @@ pub(super) fn base(name: &str) -> &str {
         }
         base = start;
     }
-    if base.starts_with("__UNIQUE_ID_") {
+    if variable(base).starts_with("__UNIQUE_ID_") {
         base = base.trim_end_matches(|c: char| c.is_ascii_digit());
     }
     base
 }
 
+/// What a variable is called in the source: one compiler puts the function's name before that of a
+/// static variable (`f.x`), the other a number behind it, which [`base`] takes off.
+fn variable(base: &str) -> &str {
+    base.rsplit_once('.').map_or(base, |(_, variable)| variable)
+}
+
+/// The function of the source that code of this name was made of: `f` for `f.isra.0.cold`.
+pub(super) fn root(name: &str) -> &str {
+    const ENDINGS: [&str; 5] = [".cold", ".part", ".isra", ".constprop", ".llvm"];
+    let mut root = base(name);
+    while let Some(shorter) = ENDINGS.iter().find_map(|ending| root.strip_suffix(ending)) {
+        root = base(shorter);
+    }
+    root
+}
+
 /// Objects that the kernel's macros make for bookkeeping: it does not matter which is which, as
 /// long as the place that uses it is the same.
 pub(super) fn is_bookkeeping(base: &str) -> bool {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 10] = [
         "__already_done",
         "__print_once",
         "__warned",
@@ -88,14 +104,26 @@ pub(super) fn is_bookkeeping(base: &str) -> bool {
         "___tp_str",
         "__section_unlikely",
         "_entry",
+        "_entry_ptr",
     ];
-    NAMES.contains(&base) || base.starts_with("__UNIQUE_ID_")
+    let variable = variable(base);
+    NAMES.contains(&variable) || variable.starts_with("__UNIQUE_ID_")
 }
 
-/// The compiler's strings with a function's name: one is the other if it says the same, and the
-/// string of a name that was not there before is new.
+/// Constants that the compiler makes: the strings with a function's name, tables instead of a
+/// `switch`, arrays to copy from. One is the other if it says the same, and one that was not there
+/// before is new.
+pub(super) fn is_compilers_constant(base: &str) -> bool {
+    is_function_name(base)
+        || ["CSWTCH", "C"].contains(&base)
+        || base.starts_with("switch.table.")
+        || base.starts_with("__const.")
+}
+
+/// The strings with a function's name.
 pub(super) fn is_function_name(base: &str) -> bool {
-    ["__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"].contains(&base)
+    let (name, _) = base.split_once('.').unwrap_or((base, ""));
+    ["__func__", "__FUNCTION__", "__PRETTY_FUNCTION__"].contains(&name)
 }
 
 #[cfg(test)]
@@ -114,11 +142,34 @@ mod tests {
     }
 
     #[test]
+    fn roots_are_what_the_source_calls_them() {
+        for name in ["f", "f.cold", "f.part.0.isra.1.cold.2", "f.constprop.0"] {
+            assert_eq!(root(name), "f", "{name}");
+        }
+        assert_eq!(root("f.x"), "f.x");
+    }
+
+    #[test]
+    fn what_macros_and_compilers_make_is_known() {
+        for name in ["__already_done", "f.__already_done", "f.__UNIQUE_ID_x", "__UNIQUE_ID_x"] {
+            assert!(is_bookkeeping(name), "{name}");
+        }
+        assert!(!is_bookkeeping("__already_done.f"));
+        for name in ["__func__", "__func__.f", "CSWTCH", "switch.table.f"] {
+            assert!(is_compilers_constant(name), "{name}");
+        }
+        for name in ["f.C", "f.__func__", "C1", "count"] {
+            assert!(!is_compilers_constant(name), "{name}");
+        }
+    }
+
+    #[test]
     fn numbers_are_taken_off() {
         assert_eq!(base("x.12"), "x");
         assert_eq!(base("f.isra.0"), "f.isra");
         assert_eq!(base("f.part.0.constprop.1"), "f.part.0.constprop");
         assert_eq!(base("__UNIQUE_ID_quirk123"), "__UNIQUE_ID_quirk");
+        assert_eq!(base("f.__UNIQUE_ID_y123"), "f.__UNIQUE_ID_y");
         assert_eq!(base("a86.y"), "a86.y");
         assert_eq!(base("plain"), "plain");
     }

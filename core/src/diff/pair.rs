@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use object::elf::SHF_WRITE;
+use object::elf::{SHF_WRITE, STB_LOCAL, STT_FILE};
 
 use super::{DiffError, Objection, Targets, names};
 use crate::unit::{SpanId, SpanKind, Target, Unit};
@@ -37,7 +37,9 @@ impl Pairing {
     }
 }
 
-type Group<'u> = BTreeMap<(bool, &'u str), Vec<SpanId>>;
+/// Functions or data, source file (if that counts), name.
+type Key<'u> = (bool, u32, &'u str);
+type Group<'u> = BTreeMap<Key<'u>, Vec<SpanId>>;
 
 /// Pairs two units.
 pub(super) fn pair(to_pre: &Targets<'_>, to_post: &Targets<'_>) -> Result<Pairing, DiffError> {
@@ -48,18 +50,45 @@ pub(super) fn pair(to_pre: &Targets<'_>, to_post: &Targets<'_>) -> Result<Pairin
         taken: vec![false; pre.spans.len()],
     };
     // Names as they are.
-    let (pre_names, post_names) = (groups(pre, |n| n, |_| true), groups(post, |n| n, |_| true));
+    let one = |_: &Unit, _: SpanId| 0;
+    let (pre_names, post_names) =
+        (groups(pre, |n| n, one, |_| true), groups(post, |n| n, one, |_| true));
     for (key, after) in &post_names {
         let before = pre_names.get(key).map(Vec::as_slice).unwrap_or_default();
         if let ([b], [a]) = (before, after.as_slice())
             && !is_numbered(pre, *b)
+            && !names::is_compilers_constant(names::base(key.2))
         {
             pairing.set(*a, *b);
         }
     }
-    // Numbered names and namesakes: by the name without its number.
-    let before = groups(pre, names::base, |id| !pairing.is_taken(id));
-    let after = groups(post, names::base, |id| pairing.pairs.get(id).copied().flatten().is_none());
+    // Numbered names and namesakes: by the name without its number. If the unit was joined from
+    // several objects, namesakes of the same one of them come first.
+    let (pre_files, post_files) = (files(pre), files(post));
+    if pre_files.names.len() > 1 && pre_files.names == post_files.names {
+        // Equal lists of names, though not equal indexes.
+        let file = |unit: &Unit, id: SpanId| {
+            if std::ptr::eq(unit, pre) { pre_files.of(unit, id) } else { post_files.of(unit, id) }
+        };
+        namesakes(to_pre, to_post, file, true, &mut pairing)?;
+    }
+    namesakes(to_pre, to_post, one, false, &mut pairing)?;
+    Ok(pairing)
+}
+
+/// Pairs what is still alone; objects that cannot be told apart are an objection, unless there is
+/// `more` to tell them apart by.
+fn namesakes(
+    to_pre: &Targets<'_>,
+    to_post: &Targets<'_>,
+    file: impl Fn(&Unit, SpanId) -> u32,
+    more: bool,
+    pairing: &mut Pairing,
+) -> Result<(), DiffError> {
+    let (pre, post) = (to_pre.unit, to_post.unit);
+    let before = groups(pre, names::base, &file, |id| !pairing.is_taken(id));
+    let after =
+        groups(post, names::base, &file, |id| pairing.pairs.get(id).copied().flatten().is_none());
     let ambiguous = after
         .iter()
         .any(|(key, ids)| before.get(key).is_some_and(|other| other.len() > 1 || ids.len() > 1));
@@ -68,28 +97,58 @@ pub(super) fn pair(to_pre: &Targets<'_>, to_post: &Targets<'_>) -> Result<Pairin
         let before = before.get(&key).cloned().unwrap_or_default();
         match (&users, before.as_slice(), after.as_slice()) {
             (_, [], _) => {}
-            _ if names::is_function_name(key.1) => {
-                by_content(pre, post, &before, &after, &mut pairing)
+            _ if names::is_compilers_constant(key.2) => {
+                by_content(pre, post, &before, &after, pairing)
             }
             (_, [b], [a]) => pairing.set(*a, *b),
             (Some((pre_users, post_users)), _, _) => {
                 let sides = Sides { pre, post, pre_users, post_users };
-                group(&sides, key.1, before, after, &mut pairing);
+                group(&sides, key.2, before, after, more, pairing);
             }
             (None, _, _) => {}
         }
     }
-    Ok(pairing)
+    Ok(())
+}
+
+/// The source files of a unit: their symbols' indexes and names, in order. What is local follows
+/// its file's symbol.
+struct Files<'u> {
+    starts: Vec<u32>,
+    names: Vec<&'u str>,
+}
+
+fn files(unit: &Unit) -> Files<'_> {
+    let all = unit.symbols.iter().enumerate().filter(|(_, s)| s.kind == STT_FILE.0);
+    let (starts, names) = all.map(|(index, s)| (index as u32, s.name.as_str())).unzip();
+    Files { starts, names }
+}
+
+impl Files<'_> {
+    /// The number of a local span's file, from 1; 0 for a global one.
+    fn of(&self, unit: &Unit, id: SpanId) -> u32 {
+        let symbol = unit.spans.get(id).and_then(|s| s.symbol);
+        let local = symbol.filter(|index| {
+            unit.symbols.get(*index as usize).is_some_and(|s| s.binding == STB_LOCAL.0)
+        });
+        local.map_or(0, |index| self.starts.partition_point(|start| *start < index) as u32)
+    }
 }
 
 /// The `open` ones of the named functions and data objects, by what `key` makes of their names;
 /// functions and data never pair.
-fn groups(unit: &Unit, key: fn(&str) -> &str, open: impl Fn(SpanId) -> bool) -> Group<'_> {
+fn groups<'u>(
+    unit: &'u Unit,
+    key: fn(&str) -> &str,
+    file: impl Fn(&Unit, SpanId) -> u32,
+    open: impl Fn(SpanId) -> bool,
+) -> Group<'u> {
     let mut groups = Group::new();
     for (id, span) in unit.spans.iter().enumerate() {
         let function = span.kind == SpanKind::Function;
         if (function || span.kind == SpanKind::Data) && open(id) {
-            groups.entry((function, key(&span.name))).or_default().push(id);
+            let key = (function, file(unit, id), key(&span.name));
+            groups.entry(key).or_default().push(id);
         }
     }
     groups
@@ -100,8 +159,8 @@ fn is_numbered(unit: &Unit, id: SpanId) -> bool {
     unit.spans.get(id).is_some_and(|s| s.kind == SpanKind::Data && names::base(&s.name) != s.name)
 }
 
-/// For each span, the places that refer to it: function (without numbers) and how many-eth
-/// reference of that function.
+/// For each span, the places that refer to it: function of the source and how many-eth reference
+/// of that function.
 type Users<'u> = Vec<Vec<(&'u str, usize)>>;
 
 fn users<'u>(targets: &Targets<'u>) -> Result<Users<'u>, DiffError> {
@@ -116,7 +175,7 @@ fn users<'u>(targets: &Targets<'u>) -> Result<Users<'u>, DiffError> {
             if let Target::Span { id: to, .. } = target
                 && let Some(list) = users.get_mut(to)
             {
-                list.push((names::base(&span.name), number));
+                list.push((names::root(&span.name), number));
             }
             number += 1;
         })?;
@@ -153,11 +212,12 @@ impl<'a> Sides<'a> {
         })
     }
 
-    fn writable(unit: &Unit, id: SpanId) -> bool {
-        unit.spans
-            .get(id)
-            .and_then(|s| unit.sections.get(s.section))
-            .is_some_and(|s| s.flags & SHF_WRITE.0 != 0)
+    /// Whether it matters which it is: it holds state, or pointers to it may be kept anywhere.
+    fn has_identity(unit: &Unit, id: SpanId) -> bool {
+        unit.spans.get(id).is_some_and(|span| {
+            let section = unit.sections.get(span.section);
+            span.kind == SpanKind::Function || section.is_some_and(|s| s.flags & SHF_WRITE.0 != 0)
+        })
     }
 }
 
@@ -188,6 +248,7 @@ fn group(
     name: &str,
     mut before: Vec<SpanId>,
     mut after: Vec<SpanId>,
+    more: bool,
     pairing: &mut Pairing,
 ) {
     let bookkeeping = names::is_bookkeeping(name);
@@ -236,12 +297,18 @@ fn group(
     match (left_pre.as_slice(), left_post.as_slice()) {
         ([], _) | (_, []) => {}
         ([x], [y]) => pairing.set(*y, *x),
-        _ if bookkeeping => {}
+        _ if bookkeeping || more => {}
         _ => {
-            let writable = left_pre.iter().any(|id| Sides::writable(sides.pre, *id))
-                || left_post.iter().any(|id| Sides::writable(sides.post, *id));
-            // What cannot be written has no state that could be mixed up: it counts as new.
-            if writable {
+            let clones = left_pre.iter().all(|id| is_clone(sides.pre, *id));
+            if clones && left_post.iter().all(|id| is_clone(sides.post, *id)) {
+                same_numbers(sides, &left_pre, &left_post, pairing);
+                return;
+            }
+            let matters = left_pre.iter().any(|id| Sides::has_identity(sides.pre, *id))
+                || left_post.iter().any(|id| Sides::has_identity(sides.post, *id));
+            // What can neither be written nor called has no identity that could be mixed up: it
+            // counts as new.
+            if matters {
                 pairing.objections.push(Objection::new(
                     name,
                     format!(
@@ -253,6 +320,27 @@ fn group(
                     "give the new one another name in the patch",
                 ));
             }
+        }
+    }
+}
+
+/// Whether a function is one that the compiler made of another: only calls lead to it, and all of
+/// them are in the unit.
+fn is_clone(unit: &Unit, id: SpanId) -> bool {
+    unit.spans
+        .get(id)
+        .is_some_and(|s| s.kind == SpanKind::Function && names::root(&s.name) != s.name)
+}
+
+/// Pairs clones by their whole names. Whichever is taken for which, the callers are compared
+/// under it and those that call another one now are changed.
+fn same_numbers(sides: &Sides<'_>, before: &[SpanId], after: &[SpanId], pairing: &mut Pairing) {
+    let name = |unit: &Unit, id: SpanId| unit.spans.get(id).map(|s| s.name.clone());
+    for y in after {
+        let wanted = name(sides.post, *y);
+        let mut same = before.iter().filter(|x| name(sides.pre, **x) == wanted);
+        if let (Some(x), None) = (same.next(), same.next()) {
+            pairing.set(*y, *x);
         }
     }
 }
