@@ -135,9 +135,10 @@ pub(crate) struct CreateArgs {
     /// What it is, in a line; by default the first patch's subject.
     #[arg(long, value_name = "TEXT")]
     pub(crate) description: Option<String>,
-    /// Do it in spite of this objection, which is named as its message says: NAME for a function
-    /// that some thread is always in, init:NAME, export:NAME, struct:NAME or data:NAME; may be
-    /// repeated.
+    /// Do it in spite of one objection, named as its message says; may be repeated. NAME: replace a
+    /// function that some thread is always in. init:NAME: leave out a change of start-up or exit
+    /// code. export:NAME: keep to an export whose version changed. struct:NAME: use a structure
+    /// whose layout changed. data:NAME: leave out a change of an object.
     #[arg(long, value_name = "[KIND:]NAME")]
     pub(crate) accept: Vec<Accept>,
     /// Build even if a header reaches more than 200 units.

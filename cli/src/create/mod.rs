@@ -63,9 +63,6 @@ pub(crate) fn run(
     let units = reach::units(&tree, &patched, &wish, &mut |text| output.note(text), &mut note)?;
     phases.end("patch");
 
-    let jobs = jobs(args.jobs);
-    kernel::before(&tree, &units, jobs, &mut note)?;
-    phases.end("pre");
     let builds = tree.directory("build")?;
     let _visit = cache::visit(&builds)?;
     let changed: Vec<&str> = patched.paths().collect();
@@ -74,6 +71,11 @@ pub(crate) fn run(
     let outputs = goals.chain(constants.iter().map(String::as_str));
     let overlay = Overlay::new(&builds, &tree.source(), patched.files(), outputs)?;
     constant(&tree, &overlay, &changed)?;
+    phases.end("overlay");
+
+    let jobs = jobs(args.jobs);
+    kernel::before(&tree, &units, jobs, &mut note)?;
+    phases.end("pre");
     let tell = |text: &str| step.at(text);
     let compiled = kernel::after(&tree, &units, &changed, &overlay, jobs, &tell)?;
     phases.end("post");

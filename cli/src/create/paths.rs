@@ -85,9 +85,14 @@ const fn place(pattern: &'static str, why: &'static str) -> Place {
     Place { pattern, why, way_out: RESTART }
 }
 
+const CONSTANTS: &str = "a header of constants that code is compiled with is generated from it";
+
 /// What is generated from other things than code.
 const GENERATED: &[(&str, &str)] = &[
     ("*.tbl", "the table of system calls and its header are generated from it"),
+    ("kernel/bounds.c", CONSTANTS),
+    ("kernel/sched/rq-offsets.c", CONSTANTS),
+    ("arch/*/kernel/asm-offsets*.c", CONSTANTS),
     ("*.bc", "a header of constants (timeconst.h) is generated from it"),
     ("*.asn1", "a decoder is generated from it"),
     ("*.uc", "several units are generated from it"),
@@ -298,6 +303,7 @@ mod tests {
             "arch/x86/include/asm/cpufeatures.h",
             "arch/x86/crypto/poly1305-x86_64-cryptogams.pl",
             "lib/raid6/mktables.c",
+            "arch/x86/kernel/asm-offsets_64.c",
         ] {
             assert!(matches!(meaning(path), Meaning::Generates(_)), "{path}");
         }

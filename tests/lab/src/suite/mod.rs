@@ -4,6 +4,7 @@
 mod build;
 mod guest;
 mod machine;
+mod reach;
 mod refusals;
 
 use std::path::PathBuf;
@@ -108,6 +109,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     machine::run(&mut suite);
     let fixture = Fixture::new()?;
     build::run(&mut suite, &fixture);
+    reach::run(&mut suite, &fixture);
     guest::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     drop(fixture);

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! What `create` makes of patches that are more, or less, than a changed function: headers, assembly,
+//! start-up code, exports, makefiles, and what is no code of the kernel.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{Fixture, MODULE_FIX, Suite};
+use crate::fixes;
+use crate::session::{Answer, search};
+
+pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
+    suite.test("reach_leaves_noise_out", || noise(fixture));
+    suite.test("reach_refuses_what_is_mapped_into_processes", || mapped(fixture));
+    suite.test("reach_refuses_a_new_unit", || new_unit(fixture));
+    suite.test("reach_refuses_start_up_code_unless_accepted", || start_up(fixture));
+    suite.test("reach_refuses_a_changed_export_unless_accepted", || export(fixture));
+    suite.test("reach_refuses_changed_constants_of_assembly", || constants(fixture));
+    suite.test("reach_follows_an_inline_function", || inline(fixture));
+    suite.test("reach_of_an_assembly_unit", || assembly(fixture));
+    suite.test("reach_of_several_patches_and_targets", || several(fixture));
+}
+
+const RAW: &str = "net/ipv4/raw.c";
+const LENGTH: (&str, &str) = ("iphlen > length", "iphlen > length || iphlen < 4");
+
+fn edits(fixture: &Fixture, file: &str, all: &[(&str, &str)]) -> Result<String> {
+    fixes::edit(&fixture.lab.cache, &fixture.fix.base, file, all)
+}
+
+/// Runs `create` on these patches, with more words.
+fn create(
+    fixture: &Fixture,
+    id: &str,
+    patches: &[String],
+    words: &[&str],
+) -> Result<(PathBuf, Answer)> {
+    let update = fixture.lab.work.path().join(format!("{id}.splice"));
+    let output = update.to_string_lossy().into_owned();
+    let mut all = vec!["create", "--release", &fixture.lab.kernel.release, "--id", id];
+    all.extend(["--output", &output]);
+    all.extend(words);
+    let mut files = Vec::new();
+    for (number, text) in patches.iter().enumerate() {
+        let file = fixture.lab.work.path().join(format!("{id}-{number}.patch"));
+        std::fs::write(&file, text)?;
+        files.push(file.to_string_lossy().into_owned());
+    }
+    all.extend(files.iter().map(String::as_str));
+    let answer = fixture.lab.splice(&all)?;
+    Ok((update, answer))
+}
+
+/// Fails unless it was refused, with these words.
+fn refused(fixture: &Fixture, id: &str, patch: &str, words: &[&str]) -> Result<()> {
+    let (file, answer) = create(fixture, id, &[patch.to_owned()], &[])?;
+    ensure!(!file.exists(), "{} left an update behind", answer.what);
+    answer.expect(4)?.says(words)?.says(&["way out"]).map(drop)
+}
+
+/// The changed functions of an update that was made.
+fn changed(answer: &Answer) -> Result<Vec<String>> {
+    let functions = search(&answer.json, "changed").and_then(Value::as_array);
+    let functions = functions.context("create does not list the changed functions")?;
+    let mut names: Vec<String> = functions
+        .iter()
+        .filter_map(|function| Some(function.get("name")?.as_str()?.to_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn noise(fixture: &Fixture) -> Result<()> {
+    let patch = [
+        edits(fixture, RAW, &[LENGTH])?,
+        edits(fixture, "MAINTAINERS", &[("List of maintainers", "List of the maintainers")])?,
+        edits(fixture, "net/ipv4/Kconfig", &[("IP: multicasting", "IP: multi casting")])?,
+        edits(fixture, "net/ipv4/Makefile", &[("obj-y", "# a comment\nobj-y")])?,
+        edits(fixture, "tools/lib/string.c", &[("#include", "/* a comment */\n#include")])?,
+    ]
+    .concat();
+    let (_, answer) = create(fixture, "noise", &[patch], &[])?;
+    let files = ["MAINTAINERS", "net/ipv4/Kconfig", "net/ipv4/Makefile", "tools/lib/string.c"];
+    let words = files.map(|file| format!("{file} is left out"));
+    let answer = answer.success()?.says(&words.each_ref().map(String::as_str))?;
+    ensure!(changed(&answer)? == ["raw_sendmsg"], "{}", answer.explanation());
+    // Alone, it is nothing.
+    let patch = edits(fixture, "MAINTAINERS", &[("List of", "A list of")])?;
+    let (_, answer) = create(fixture, "noise-alone", &[patch], &[])?;
+    answer.expect(3).map(drop)
+}
+
+fn mapped(fixture: &Fixture) -> Result<()> {
+    let file = "arch/x86/entry/vdso/vgetcpu.c";
+    let edit = ("vdso_read_cpunode(cpu, node)", "vdso_read_cpunode(node, cpu)");
+    refused(fixture, "vdso", &edits(fixture, file, &[edit])?, &[file, "mapped into every process"])
+}
+
+fn new_unit(fixture: &Fixture) -> Result<()> {
+    let list = edits(fixture, "net/ipv4/Makefile", &[("route.o", "route.o splice_lab.o")])?;
+    let file = "--- /dev/null\n+++ b/net/ipv4/splice_lab.c\n@@ -0,0 +1 @@\n+int splice_lab;\n";
+    let words = ["net/ipv4/splice_lab.o", "net/ipv4/Makefile"];
+    refused(fixture, "new-unit", &format!("{list}{file}"), &words)
+}
+
+fn start_up(fixture: &Fixture) -> Result<()> {
+    let init = (
+        "return register_pernet_subsys(&raw_net_ops)",
+        "return raw_net_ops.init ? register_pernet_subsys(&raw_net_ops) : -EINVAL",
+    );
+    let words = ["raw_proc_init", "starts", "--accept init:raw_proc_init"];
+    let alone = edits(fixture, RAW, &[init])?;
+    refused(fixture, "init", &alone, &words)?;
+    let both = edits(fixture, RAW, &[LENGTH, init])?;
+    refused(fixture, "init-too", &both, &words)?;
+    let accept = ["--accept", "init:raw_proc_init"];
+    let (_, answer) = create(fixture, "init-left-out", &[both], &accept)?;
+    let answer = answer.success()?;
+    ensure!(changed(&answer)? == ["raw_sendmsg"], "{}", answer.explanation());
+    // What is left is nothing.
+    let (_, answer) = create(fixture, "init-alone", &[alone], &accept)?;
+    answer.expect(3).map(drop)
+}
+
+fn export(fixture: &Fixture) -> Result<()> {
+    // The declaration that other units see stays, so only this unit is compiled.
+    let edits_of = [
+        ("#include <linux/glob.h>\n", ""),
+        (
+            "bool __pure glob_match(char const *pat, char const *str)\n{",
+            "int __pure glob_match(char const *pat, char const *str)\n{\n\tif (!*pat)\n\t\treturn 2;",
+        ),
+    ];
+    let patch = edits(fixture, "lib/glob.c", &edits_of)?;
+    // The version before is what the kernel's own list says.
+    let words = ["glob_match", "declaration differs", "--accept export:glob_match"];
+    refused(fixture, "export", &patch, &words)?;
+    let (_, answer) =
+        create(fixture, "export-accepted", &[patch], &["--accept", "export:glob_match"])?;
+    let answer = answer.success()?;
+    ensure!(changed(&answer)? == ["glob_match"], "{}", answer.explanation());
+    Ok(())
+}
+
+fn constants(fixture: &Fixture) -> Result<()> {
+    let file = "arch/x86/kernel/asm-offsets.c";
+    let patch = edits(fixture, file, &[("OFFSET(TASK_threadsp", "OFFSET(TASK_thread_sp")])?;
+    refused(fixture, "constant-name", &patch, &[file, "constants"])?;
+    // A structure whose members assembly reaches; many units include it, but none is compiled.
+    let order = ("unsigned long cr0, cr2, cr3, cr4;", "unsigned long cr2, cr0, cr3, cr4;");
+    let patch = edits(fixture, "arch/x86/include/asm/suspend_64.h", &[order])?;
+    let (file, answer) = create(fixture, "constant-offset", &[patch], &["--wide"])?;
+    ensure!(!file.exists(), "{} left an update behind", answer.what);
+    let words = ["saved_context_cr0", "asm-offsets", "way out"];
+    answer.expect(4)?.says(&words).map(drop)
+}
+
+fn inline(fixture: &Fixture) -> Result<()> {
+    let edit = ("net_hash_mix(net) ^ proto", "net_hash_mix(net) ^ (proto + 1)");
+    let patch = edits(fixture, "include/net/raw.h", &[edit])?;
+    let (_, answer) = create(fixture, "inline", &[patch], &[])?;
+    let answer = answer.success()?;
+    // Those that call it, in two units, by the source.
+    let expected = [
+        "raw6_icmp_error",
+        "raw6_local_deliver",
+        "raw_hash_sk",
+        "raw_icmp_error",
+        "raw_local_deliver",
+    ];
+    ensure!(changed(&answer)? == expected, "{}", answer.explanation());
+    ensure!(answer.number("units") == Some(2), "{}", answer.explanation());
+    Ok(())
+}
+
+fn assembly(fixture: &Fixture) -> Result<()> {
+    let edit = ("cmp  $680, %rdx", "cmp  $681, %rdx");
+    let patch = edits(fixture, "arch/x86/lib/memmove_64.S", &[edit])?;
+    let (_, answer) = create(fixture, "assembly", &[patch], &[])?;
+    let answer = answer.success()?;
+    ensure!(changed(&answer)? == ["__memmove"], "{}", answer.explanation());
+    let edit = ("SYM_CODE_START(entry_SYSCALL_64)\n", "SYM_CODE_START(entry_SYSCALL_64)\n\tnop\n");
+    let patch = edits(fixture, "arch/x86/entry/entry_64.S", &[edit])?;
+    refused(fixture, "entry", &patch, &["entry_SYSCALL_64", "the way into the kernel"])
+}
+
+fn several(fixture: &Fixture) -> Result<()> {
+    let first = edits(fixture, RAW, &[LENGTH])?;
+    let second = fixes::find(MODULE_FIX)?.patch(&fixture.lab.cache)?;
+    let (_, answer) = create(fixture, "several", &[first, second], &[])?;
+    let answer = answer.success()?;
+    let targets = answer.json.get("targets").and_then(Value::as_array).context("no targets")?;
+    ensure!(*targets == ["vmlinux", "tipc"], "{}", answer.explanation());
+    ensure!(changed(&answer)?.contains(&"raw_sendmsg".to_owned()), "{}", answer.explanation());
+    ensure!(changed(&answer)?.len() > 1, "{}", answer.explanation());
+    Ok(())
+}
