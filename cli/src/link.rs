@@ -45,7 +45,8 @@ pub(crate) fn core(tree: &Tree, note: &mut dyn FnMut(&str)) -> Result<Core> {
     let name: String = packages::sum(name.as_bytes()).chars().take(16).collect();
     let all = tree.directory("core")?;
     let place = all.join(name);
-    let _lock = tree.lock(note)?;
+    // Once it is whole, nobody writes there; else, another may just be making it.
+    let _lock = if is_whole(&place) { None } else { Some(tree.lock(note)?) };
     if !is_whole(&place) {
         note("building the transaction core");
         cache::sweep(&all);
