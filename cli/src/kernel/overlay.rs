@@ -36,7 +36,9 @@ impl Overlay {
         for path in files.keys() {
             pass(path, &mut real);
         }
+        let mut written = BTreeSet::new();
         for path in outputs {
+            written.insert(PathBuf::from(super::reach::normal(path)));
             pass(Path::new(path), &mut real);
         }
         for relative in &real {
@@ -45,7 +47,8 @@ impl Overlay {
             for entry in std::fs::read_dir(source.join(relative)).into_iter().flatten() {
                 let entry = entry.with_context(|| format!("cannot read {}", relative.display()))?;
                 let path = relative.join(entry.file_name());
-                if !real.contains(&path) && !files.contains_key(&path) && !is_product(&path) {
+                let own = files.contains_key(&path) || written.contains(&path);
+                if !real.contains(&path) && !own && !is_product(&path) {
                     symlink(entry.path(), directory.path().join(&path))
                         .context("cannot write to the cache")?;
                 }
@@ -99,6 +102,7 @@ mod tests {
             ("c/x", "x"),
             ("d/h", ""),
             ("e/z.c", "z"),
+            ("e/offsets.s", "assembly"),
         ] {
             let path = source.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -106,18 +110,25 @@ mod tests {
         }
         let place = tempfile::tempdir().unwrap();
         let files = [("a/b/f.c", "new".to_owned())].into_iter();
-        let overlay =
-            Overlay::new(place.path(), source.path(), files, ["c/y.o", "d/../e/z.o"].into_iter())
-                .unwrap();
+        let overlay = Overlay::new(
+            place.path(),
+            source.path(),
+            files,
+            ["c/y.o", "d/../e/z.o", "e/offsets.s"].into_iter(),
+        )
+        .unwrap();
         let read = |path: &str| std::fs::read_to_string(overlay.path().join(path));
         assert_eq!(read("a/b/f.c").unwrap(), "new");
         assert_eq!(read("a/g.h").unwrap(), "header");
         assert_eq!(read("c/x").unwrap(), "x");
         assert!(read("a/b/f.o").is_err());
-        for path in ["a/b/f.o", "c/y.o", "d/../e/z.o"] {
+        assert!(read("e/offsets.s").is_err());
+        for path in ["a/b/f.o", "c/y.o", "d/../e/z.o", "e/offsets.s"] {
             std::fs::write(overlay.path().join(path), "product").unwrap();
         }
         assert_eq!(std::fs::read_to_string(source.path().join("a/b/f.o")).unwrap(), "object");
+        let kept = std::fs::read_to_string(source.path().join("e/offsets.s"));
+        assert_eq!(kept.unwrap(), "assembly");
         assert!(!source.path().join("c/y.o").exists());
         assert!(!source.path().join("e/z.o").exists());
         drop(overlay);
