@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use object::elf::SHF_EXECINSTR;
+
 use crate::arch::{Arch, Argument, Verdict, check};
-use crate::unit::{Reloc, Role, Section, Span, SpanId, SpanKind, Target, Unit};
+use crate::unit::{Reloc, Role, Section, Span, SpanId, SpanKind, SymbolPlace, Target, Unit};
 
 use super::lines::{self, Candidate};
 use super::{DiffError, Reason, Targets};
@@ -179,8 +181,25 @@ impl<'a> Context<'a> {
             (Target::Span { id: pre, offset: from }, Target::Span { id: post, offset: to }) => {
                 self.same_place(*pre, *from, *post, *to, seen)
             }
+            (Target::Nowhere, Target::Nowhere) => a.addend == b.addend && self.same_code(a, b),
             _ => false,
         }
+    }
+
+    /// Whether the sections of code that two references name are the same byte for byte: all that can
+    /// be said of an addend that holds more than a place in them.
+    fn same_code(&self, a: &Reloc, b: &Reloc) -> bool {
+        fn named<'u>(unit: &'u Unit, reloc: &Reloc) -> Option<&'u Section> {
+            let symbol = unit.symbols.get(reloc.symbol as usize)?;
+            let SymbolPlace::Section(section) = symbol.place else { return None };
+            unit.sections.get(section).filter(|s| s.flags & SHF_EXECINSTR.0 != 0)
+        }
+        let (Some(x), Some(y)) = (named(self.pre, a), named(self.post, b)) else { return false };
+        let relocs = |unit: &Unit, section: &Section| -> Vec<_> {
+            let all = section.relocs.iter();
+            all.map(|r| (r.offset, r.r_type, r.addend, symbol_name(unit, r).to_owned())).collect()
+        };
+        x.name == y.name && x.data == y.data && relocs(self.pre, x) == relocs(self.post, y)
     }
 
     fn same_place(&self, pre: SpanId, from: i64, post: SpanId, to: i64, seen: &mut Seen) -> bool {

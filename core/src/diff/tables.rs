@@ -17,6 +17,7 @@ pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) {
     ids(context, &mut found);
     placed(context, diff, &mut found);
     boot(context, &code, &mut found);
+    nowhere(context, &code, &mut found);
     owned_by_data(context, &mut found);
     unclear(context, &code, &mut found);
     unknown(context, &code, diff, &mut found);
@@ -91,7 +92,7 @@ fn frozen(context: &Context<'_>, found: &mut Vec<Objection>) {
         }
         let (x, y): (BTreeSet<_>, BTreeSet<_>) = (x.into_iter().collect(), y.into_iter().collect());
         let mut odd: Vec<String> =
-            x.symmetric_difference(&y).map(|what| format!("{name}: {what}")).collect();
+            x.symmetric_difference(&y).map(|what| format!("{what} in {name}")).collect();
         if odd.is_empty() {
             odd.push(name.to_owned());
         }
@@ -130,7 +131,7 @@ fn ids(context: &Context<'_>, found: &mut Vec<Objection>) {
         if before != after.as_slice() {
             let odd = after.iter().find(|id| !before.contains(id)).map_or("", |id| id.1.as_str());
             found.push(Objection::new(
-                format!("{name}: {odd}"),
+                format!("{odd} in {name}"),
                 "the kernel's link writes these numbers, and their list changed",
                 "write the fix so that it needs no other numbers than the kernel has",
             ));
@@ -171,6 +172,30 @@ fn boot(context: &Context<'_>, code: &BTreeSet<SpanId>, found: &mut Vec<Objectio
                          ({section})"
                     ),
                     "let new code read the variable instead of the constant",
+                ));
+            }
+        }
+    }
+}
+
+/// Entries about new code that refer to nothing that is known to be a place.
+fn nowhere(context: &Context<'_>, code: &BTreeSet<SpanId>, found: &mut Vec<Objection>) {
+    let unit = context.post;
+    for id in code {
+        for (_, entry) in unit.entries_of(*id) {
+            let travels = unit.spans.get(*entry).and_then(|span| unit.role_of(span));
+            let lost = unit
+                .relocs_of(*entry)
+                .iter()
+                .any(|r| unit.refers(*entry, r, r.addend) == Target::Nowhere);
+            if lost && matches!(travels, Some(Role::Dynamic | Role::Travels)) {
+                found.push(Objection::new(
+                    unit.spans.get(*id).map_or("", |s| s.name.as_str()),
+                    format!(
+                        "its entry in {} refers to something that is not known to be a place",
+                        section_of(unit, *entry)
+                    ),
+                    "make the change in a function that has no such entry",
                 ));
             }
         }

@@ -48,7 +48,7 @@ impl<'a> Targets<'a> {
 
     /// What the relocations of a span of data lead to, in order.
     pub(super) fn of_data(&self, id: SpanId) -> impl Iterator<Item = Target> {
-        self.unit.relocs_of(id).iter().map(|r| self.unit.resolve(r.symbol, r.addend))
+        self.unit.relocs_of(id).iter().map(move |r| self.unit.refers(id, r, r.addend))
     }
 
     /// Calls `f` with each target of a span: a function's are those of code, others of data.

@@ -273,7 +273,8 @@ impl Selector<'_, '_> {
                 continue;
             }
             let bias = reloc.addend.wrapping_sub(target_offset);
-            let (to, addend) = self.leads_to(span, reloc, target_offset, bias, numbering)?;
+            let (to, addend) =
+                self.leads_to(span, reloc, post.refers(id, reloc, target_offset), bias, numbering)?;
             if let Some(reach) = self.short_reach(reloc) {
                 let what = post.symbols.get(reloc.symbol as usize).map_or("", |s| &s.name);
                 let why = format!("its branch there reaches no further than {reach} bytes");
@@ -332,12 +333,12 @@ impl Selector<'_, '_> {
         &mut self,
         from: &Span,
         reloc: &Reloc,
-        target_offset: i64,
+        target: Target,
         bias: i64,
         numbering: &mut Numbering,
     ) -> Result<(Reference, i64), ExtractError> {
         let post = self.input.post;
-        match post.resolve(reloc.symbol, target_offset) {
+        match target {
             Target::Nowhere => {
                 let what = post.symbols.get(reloc.symbol as usize).map_or("", |s| &s.name);
                 Err(self.reference(from, what, "its target is not part of the kernel's image"))
@@ -362,6 +363,9 @@ impl Selector<'_, '_> {
                     .reloc()
                     .describe(reloc.r_type)
                     .is_some_and(|info| info.kind == RelocKind::Branch);
+                if let Some(why) = self.sealed_key(from, span) {
+                    return Err(self.reference(from, &span.name, why));
+                }
                 match self.running(from, (id, span), offset, branch)? {
                     None => {
                         self.enqueue(id);
@@ -371,6 +375,17 @@ impl Selector<'_, '_> {
                 }
             }
         }
+    }
+
+    /// A jump label's key that is read-only after the start: up to 6.9 the loader links a module's
+    /// entries into it all the same (`jump_label_add_module`), which no memory allows.
+    fn sealed_key(&self, from: &Span, key: &Span) -> Option<&'static str> {
+        let post = self.input.post;
+        let section = |span: &Span| post.sections.get(span.section).map(|s| s.name.as_str());
+        let sealed = from.kind == SpanKind::Entry
+            && section(from) == Some("__jump_table")
+            && section(key).is_some_and(|name| name.starts_with(".data..ro_after_init"));
+        sealed.then_some("the key is read-only since the start, and loading a module writes to it")
     }
 
     /// Whether a reference from `from` to `offset` in a post span leads into the running kernel,

@@ -165,8 +165,17 @@ fn payload_boundaries(arch: &dyn Arch, unit: &Unit, tables: &[table::Bounds]) ->
             (_, true) => target_offsets(arch, unit, from, section),
             (false, false) => continue,
         };
+        // What an entry is about is no beginning: it may be the middle of a piece.
+        let owner = row.filter(|r| r.role.has_owner()).map(|r| r.owner);
+        let is_owner = |reloc: &Reloc| match (owner, tables.get(from)) {
+            (Some(owner), Some(table::Bounds::Entries(at))) => reloc
+                .offset
+                .checked_sub(owner)
+                .is_some_and(|start| at.binary_search(&start).is_ok()),
+            _ => false,
+        };
         for (reloc, offset) in section.relocs.iter().zip(offsets) {
-            if let Some(to) = payload_of(reloc)
+            if let Some(to) = payload_of(reloc).filter(|_| !is_owner(reloc))
                 && let Some(symbol) = unit.symbols.get(reloc.symbol as usize)
                 && let Some(list) = bounds.get_mut(to)
             {

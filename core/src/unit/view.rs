@@ -2,7 +2,7 @@
 //! Questions about a unit: what lies where, what a reference leads to, and a function as an
 //! architecture sees it.
 
-use object::elf::{SHF_ALLOC, SHF_EXECINSTR, STT_SECTION};
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, STB_LOCAL, STT_SECTION};
 
 use super::{
     Reloc, Role, Span, SpanId, SpanKind, SpecialSection, Symbol, SymbolPlace, Target, Unit,
@@ -86,6 +86,26 @@ impl Unit {
         }
     }
 
+    /// What a relocation of a span refers to: of an entry's owner the place counts, whichever symbol
+    /// of the section stands there (recordmcount.c takes the first).
+    pub fn refers(&self, span: SpanId, reloc: &Reloc, target_offset: i64) -> Target {
+        if self.is_owner(span, reloc)
+            && let Some((id, offset)) = self.owner(span)
+        {
+            return Target::Span { id, offset: offset.cast_signed() };
+        }
+        self.resolve(reloc.symbol, target_offset)
+    }
+
+    fn is_owner(&self, span: SpanId, reloc: &Reloc) -> bool {
+        self.spans.get(span).is_some_and(|s| {
+            s.kind == SpanKind::Entry
+                && self.special(s.section).is_some_and(|row| {
+                    row.role.has_owner() && s.offset.checked_add(row.owner) == Some(reloc.offset)
+                })
+        })
+    }
+
     /// A span's relocations; offsets count from the start of its section.
     pub fn relocs_of(&self, span: SpanId) -> &[Reloc] {
         let Some(span) = self.spans.get(span) else { return &[] };
@@ -120,14 +140,15 @@ impl Unit {
             .map(|(index, s)| (index as u32, s))
     }
 
-    /// The last named symbol of a section that is not behind a place of it, with its index.
+    /// The last named symbol of a section that is not behind a place of it, with its index; a global
+    /// one before all others.
     pub fn symbol_below(&self, section: usize, place: u64) -> Option<(u32, &Symbol)> {
         let named = |s: &Symbol| s.place == SymbolPlace::Section(section) && !s.name.is_empty();
         self.symbols
             .iter()
             .enumerate()
             .filter(|(_, s)| named(s) && s.value <= place)
-            .max_by_key(|(_, s)| s.value)
+            .max_by_key(|(_, s)| (s.binding != STB_LOCAL.0, s.value))
             .map(|(index, s)| (index as u32, s))
     }
 
@@ -140,7 +161,6 @@ impl Unit {
         }
         let at = span.offset.checked_add(row.owner)?;
         let reloc = self.relocs_of(entry).iter().find(|r| r.offset == at)?;
-        // It may name any symbol of the section: the place counts (recordmcount.c takes the first).
         let symbol = self.symbols.get(reloc.symbol as usize)?;
         let SymbolPlace::Section(section) = symbol.place else { return None };
         let place = symbol.value.checked_add_signed(reloc.addend)?;
