@@ -31,8 +31,9 @@ pub(super) fn prove(
             let nowhere = || not_found(target, object);
             let unit = pre.get(object.unit as usize).ok_or_else(nowhere)?;
             let matched = units.get_mut(object.unit as usize).ok_or_else(nowhere)?;
-            let found = Object::new(arch, unit, object, snapshot).ok_or_else(nowhere)?;
-            match found.place(&target.name, matched, globals)? {
+            let found =
+                Object::new(arch, (&target.name, unit), object, snapshot).ok_or_else(nowhere)?;
+            match found.place(matched, globals)? {
                 Ok((address, facts)) => {
                     for fact in facts {
                         fact.teach(&object.name, &mut matched.sections, globals);
@@ -71,6 +72,7 @@ type Found<'u> = Result<(u64, Vec<Fact<'u>>), Vec<u64>>;
 
 struct Object<'a> {
     arch: &'a dyn Arch,
+    target: &'a str,
     unit: &'a Unit,
     id: SpanId,
     span: &'a Span,
@@ -81,7 +83,7 @@ struct Object<'a> {
 impl<'a> Object<'a> {
     fn new(
         arch: &'a dyn Arch,
-        unit: &'a Unit,
+        (target, unit): (&'a str, &'a Unit),
         object: &DataObject,
         snapshot: &'a Snapshot,
     ) -> Option<Object<'a>> {
@@ -89,7 +91,7 @@ impl<'a> Object<'a> {
         let named = |span: &Span| span.symbol == Some(symbol) && span.size == object.size;
         let id = unit.spans.iter().position(named)?;
         let span = unit.spans.get(id).filter(|s| s.kind == SpanKind::Data)?;
-        Some(Object { arch, unit, id, span, symbol, snapshot })
+        Some(Object { arch, target, unit, id, span, symbol, snapshot })
     }
 
     fn report(&self, address: u64) -> ObjectReport {
@@ -102,21 +104,8 @@ impl<'a> Object<'a> {
     }
 
     /// The place at which every byte is explained and nothing contradicts what is known.
-    fn place(
-        &self,
-        target: &str,
-        matched: &UnitMatch,
-        globals: &Globals,
-    ) -> Result<Found<'a>, Refusal> {
-        let mut listed: Vec<u64> = self
-            .snapshot
-            .symbols
-            .named(&self.span.name)
-            .filter(|s| s.module == target && !s.is_code())
-            .map(|s| s.address)
-            .collect();
-        listed.sort_unstable();
-        listed.dedup();
+    fn place(&self, matched: &UnitMatch, globals: &Globals) -> Result<Found<'a>, Refusal> {
+        let listed = self.listed(self.span);
         let places = match matched.local(self.symbol) {
             // A list without data symbols cannot contradict.
             Some(known) if listed.is_empty() || listed.contains(&known) => vec![known],
@@ -180,7 +169,7 @@ impl<'a> Object<'a> {
                 return Err(self.mismatch(address, (at, 8), &expected, &found, why));
             }
             facts.push(fact);
-            self.copied(reloc, value, address, &found)?;
+            self.leads(reloc, value, address, &found)?;
         }
         if let Some(offset) = found.iter().zip(&expected).position(|(a, b)| a != b) {
             let why = "no reference is there, and the bytes differ";
@@ -236,25 +225,49 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A reference to what the linker has merged, and so moved, must lead to the same.
-    fn copied(&self, reloc: &Reloc, value: u64, address: u64, found: &[u8]) -> Result<(), Refusal> {
+    /// Where the kernel's list has the name of a function or data object of this unit; nowhere, if
+    /// it is a list without such names.
+    fn listed(&self, span: &'a Span) -> Vec<u64> {
+        let code = span.kind == SpanKind::Function;
+        let mut listed: Vec<u64> = self
+            .snapshot
+            .symbols
+            .named(&span.name)
+            .filter(|s| s.module == self.target && s.is_code() == code)
+            .map(|s| s.address)
+            .collect();
+        listed.sort_unstable();
+        listed.dedup();
+        listed
+    }
+
+    /// A reference must lead to something of the right name, or, where the linker has merged what
+    /// has none, to the same contents.
+    fn leads(&self, reloc: &Reloc, value: u64, address: u64, found: &[u8]) -> Result<(), Refusal> {
         let Leads::Span { id, offset } = self.unit.resolve(reloc.symbol, reloc.addend) else {
             return Ok(());
         };
         let Some(span) = self.unit.spans.get(id) else { return Ok(()) };
+        let at = usize::try_from(reloc.offset.wrapping_sub(self.span.offset)).unwrap_or(0);
+        let there = value.wrapping_add_signed(reloc.addend);
+        let differs = |why: &str| {
+            Err(self.mismatch(address, (at, 8), self.unit.bytes_of(self.span), found, why))
+        };
         if !matches!(span.kind, SpanKind::String | SpanKind::Constant) {
-            return Ok(());
+            let listed = self.listed(span);
+            let start = there.wrapping_sub(offset.cast_unsigned());
+            return match span.symbol.is_none() || listed.is_empty() || listed.contains(&start) {
+                true => Ok(()),
+                false => differs(&format!("it refers to {there:#x}, where {} is not", span.name)),
+            };
         }
         let bytes = usize::try_from(offset).ok().and_then(|n| self.unit.bytes_of(span).get(n..));
         let mut running = vec![0; bytes.map_or(0, <[u8]>::len)];
-        let there = value.wrapping_add_signed(reloc.addend);
         if bytes.is_some() && self.snapshot.read(there, &mut running) && bytes == Some(&running) {
             return Ok(());
         }
-        let at = usize::try_from(reloc.offset.wrapping_sub(self.span.offset)).unwrap_or(0);
-        let expected = bytes.unwrap_or_default();
-        let why = format!("it refers to {there:#x}, where {} does not stand", text(expected));
-        Err(self.mismatch(address, (at, 8), self.unit.bytes_of(self.span), found, &why))
+        let expected = text(bytes.unwrap_or_default());
+        differs(&format!("it refers to {there:#x}, where {expected} does not stand"))
     }
 
     fn mismatch(

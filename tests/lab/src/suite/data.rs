@@ -108,28 +108,33 @@ fn state(guest: &mut Guest) -> Result<String> {
 }
 
 /// The object's bytes, read from outside.
-fn bytes(fixture: &Fixture, guest: &mut Guest) -> Result<Vec<u8>> {
+fn bytes(fixture: &Fixture, guest: &mut Guest, address: u64) -> Result<Vec<u8>> {
     let file = fixture.lab.work.path().join("bytes");
-    let address = guest.machine.address("task_state_array")?;
     guest.machine.save_memory(address, 72, &file)?;
     Ok(std::fs::read(&file)?)
 }
 
 fn states(fixture: &Fixture, guest: &mut Guest) -> Result<()> {
-    let before = bytes(fixture, guest)?;
+    // The name has a namesake, so only the match can say which it is.
+    let checked = guest.check("states")?.success()?;
+    let objects = search(&checked.json, "targets").and_then(|targets| search(targets, "objects"));
+    let address = objects
+        .and_then(|objects| search(objects, "address")?.as_u64())
+        .context("check does not say where the object is")?;
+    let before = bytes(fixture, guest, address)?;
     ensure!(state(guest)?.ends_with("S (sleeping)"), "it says {}", state(guest)?);
     guest.check("states-again")?.expect(0)?;
     let applied = guest.apply("states")?.success()?;
     let words = search(&applied.json, "objects").map(ToString::to_string).unwrap_or_default();
     ensure!(words.contains("task_state_array"), "apply does not name the object: {words}");
     ensure!(state(guest)?.ends_with("S (dozing)"), "applied, it says {}", state(guest)?);
-    let after = bytes(fixture, guest)?;
+    let after = bytes(fixture, guest, address)?;
     let differing = before.chunks(8).zip(after.chunks(8)).filter(|(a, b)| a != b).count();
     ensure!(differing == 1, "{differing} references differ, not one");
     // What was built from the unpatched source finds another string there now.
     guest.check("states-again")?.expect(5)?.says(&["task_state_array", "S (sleeping)"])?;
     guest.undo("states")?.success()?;
-    ensure!(bytes(fixture, guest)? == before, "the old bytes are not back");
+    ensure!(bytes(fixture, guest, address)? == before, "the old bytes are not back");
     ensure!(state(guest)?.ends_with("S (sleeping)"), "undone, it says {}", state(guest)?);
     guest.expect_clean()
 }
