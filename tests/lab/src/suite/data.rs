@@ -129,8 +129,8 @@ fn states(fixture: &Fixture, guest: &mut Guest) -> Result<()> {
     ensure!(words.contains("task_state_array"), "apply does not name the object: {words}");
     ensure!(state(guest)?.ends_with("S (dozing)"), "applied, it says {}", state(guest)?);
     let after = bytes(fixture, guest, address)?;
-    let differing = before.chunks(8).zip(after.chunks(8)).filter(|(a, b)| a != b).count();
-    ensure!(differing == 1, "{differing} references differ, not one");
+    // The update's copies of all the strings stand in its module.
+    ensure!(after.len() == 72 && before.chunks(8).zip(after.chunks(8)).all(|(a, b)| a != b));
     // What was built from the unpatched source finds another string there now.
     guest.check("states-again")?.expect(5)?.says(&["task_state_array", "S (sleeping)"])?;
     guest.undo("states")?.success()?;
