@@ -55,7 +55,8 @@ static bool splice_part_ok(const struct splice_part *part)
 		return false;
 	}
 	if (!part->id || !splice_id_ok(part->id) || !part->description ||
-	    !part->owner || !part->nparts || !part->nsites || !part->nranges)
+	    !part->owner || !part->nparts ||
+	    (!part->nsites && !part->nobjects) || (part->nsites && !part->nranges))
 		return false;
 	for (i = 0; i < part->nsites; i++) {
 		const struct splice_site *site = &part->sites[i];
@@ -64,6 +65,15 @@ static bool splice_part_ok(const struct splice_part *part)
 		    !site->len || site->len > SPLICE_SITE_MAX ||
 		    site->nfields > SPLICE_FIELDS_MAX ||
 		    !within_module_core((unsigned long)site->target,
+					part->owner))
+			return false;
+	}
+	for (i = 0; i < part->nobjects; i++) {
+		const struct splice_object *object = &part->objects[i];
+
+		if (!object->addr || !object->expected || !object->data ||
+		    !object->len ||
+		    !within_module_core((unsigned long)object->data,
 					part->owner))
 			return false;
 	}

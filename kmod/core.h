@@ -37,23 +37,28 @@ struct splice_conflict {
 };
 
 /**
- * struct splice_spot - a site of an update that is applied or about to be
+ * struct splice_spot - a site or an object of an update that is applied or
+ *	about to be
  * @addr: where it is
+ * @len: length in bytes
+ * @code: whether it is a site, which threads may execute
  * @module: the module that @addr lies in, NULL for the kernel image
  * @map: temporary mapping of the pages, during an attempt
  * @alias: @addr in that mapping
- * @len: length in bytes
- * @old: bytes while the update is not applied
- * @new: bytes while it is
+ * @old: bytes while the update is not applied, in the update module
+ * @new: bytes while it is: @jump, or in the update module
+ * @jump: a site's jump
  */
 struct splice_spot {
 	unsigned long addr;
+	size_t len;
+	bool code;
 	struct module *module;
 	void *map;
 	u8 *alias;
-	u8 len;
-	u8 old[SPLICE_SITE_MAX];
-	u8 new[SPLICE_SITE_MAX];
+	const u8 *old;
+	const u8 *new;
+	u8 jump[SPLICE_SITE_MAX];
 };
 
 /**
@@ -88,7 +93,7 @@ struct splice_member {
  * @state: whether it is applied
  * @order: greater than that of every update applied before it
  * @nmembers: number of @members
- * @spots: its sites, while it is applied or an attempt runs
+ * @spots: its sites and objects, while it is applied or an attempt runs
  * @nspots: number of @spots
  * @attempts: attempts made, to apply or to undo
  * @pause_ns: how long the last stop lasted

@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 /* Raised with every change of the structures below. */
-#define SPLICE_ABI		1
+#define SPLICE_ABI		2
 /* Bytes of the longest site. */
 #define SPLICE_SITE_MAX		16
 /* Bit fields of the most complicated trampoline. */
@@ -63,6 +63,20 @@ struct splice_site {
 };
 
 /**
+ * struct splice_object - constant data whose contents are replaced in place
+ * @addr: where it is
+ * @expected: the bytes that must be at @addr
+ * @data: the bytes that are written there
+ * @len: its length in bytes
+ */
+struct splice_object {
+	const void *addr;
+	const u8 *expected;
+	const void *data;
+	size_t len;
+};
+
+/**
  * struct splice_range - code that no thread may be in
  * @start: first address
  * @end: first address behind it
@@ -81,8 +95,10 @@ struct splice_range {
  * @target: the module whose code is patched, NULL for the kernel image
  * @owner: the update module
  * @sites: what is written to apply the update
+ * @objects: data that is replaced to apply it
  * @ranges: what must be free of threads to apply it
  * @nsites: number of @sites
+ * @nobjects: number of @objects
  * @nranges: number of @ranges
  * @stack_clear: bits cleared in a stack word before it is compared
  * @stack_set: bits then set in it
@@ -95,8 +111,10 @@ struct splice_part {
 	const char *target;
 	struct module *owner;
 	const struct splice_site *sites;
+	const struct splice_object *objects;
 	const struct splice_range *ranges;
 	u32 nsites;
+	u32 nobjects;
 	u32 nranges;
 	u64 stack_clear;
 	u64 stack_set;

@@ -2,7 +2,7 @@
 /*
  * One attempt to switch: everything that can fail or take time comes before
  * the stop; in the stop bytes are verified, threads are looked at and, if
- * nothing is in the way, all sites are written; or none is.
+ * nothing is in the way, all sites and objects are written; or none is.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -46,17 +46,19 @@ static int splice_work(struct splice_stop *stop)
 		stop->bad = spot;
 		if (!splice_holds(spot, stop->apply ? spot->old : spot->new))
 			return -ESTALE;
-		if (splice_probed(spot, stop->apply))
+		if (spot->code && splice_probed(spot, stop->apply))
 			return -ETXTBSY;
 	}
-	splice_scan(stop);
+	/* Who reads an object is not known, so nothing is looked for there. */
+	if (stop->nspans)
+		splice_scan(stop);
 	if (update->found)
 		return -EBUSY;
 	for (i = 0; i < update->nspots; i++) {
 		spot = &update->spots[i];
 		splice_write(spot, stop->apply ? spot->new : spot->old);
 	}
-	/* Read back through what will be executed. */
+	/* Read back through the addresses that will be used. */
 	for (i = 0; i < update->nspots; i++) {
 		spot = &update->spots[i];
 		if (!splice_holds(spot, stop->apply ? spot->new : spot->old))
@@ -112,6 +114,8 @@ static void splice_sort_spans(struct splice_stop *stop)
 	struct splice_span *spans = stop->spans;
 	size_t i, last = 0;
 
+	if (!stop->nspans)
+		return;
 	sort(spans, stop->nspans, sizeof(*spans), splice_span_order, NULL);
 	for (i = 1; i < stop->nspans; i++) {
 		if (spans[i].start <= spans[last].end)
@@ -170,7 +174,7 @@ static int splice_make_spans(struct splice_stop *stop)
 	for (i = 0; !stop->apply && i < update->nspots; i++) {
 		const struct splice_spot *spot = &update->spots[i];
 
-		if (spot->len < 2)
+		if (!spot->code || spot->len < 2)
 			continue;
 		span->start = spot->addr + 1;
 		span->end = spot->addr + spot->len;
@@ -181,25 +185,37 @@ static int splice_make_spans(struct splice_stop *stop)
 	return 0;
 }
 
-/* The applied update whose site overlaps @spot, or whose code holds it. */
+static bool splice_overlap(const struct splice_update *update,
+			   const struct splice_spot *spot)
+{
+	size_t i;
+
+	for (i = 0; i < update->nspots; i++) {
+		const struct splice_spot *other = &update->spots[i];
+
+		if (spot->addr < other->addr + other->len &&
+		    other->addr < spot->addr + spot->len)
+			return true;
+	}
+	return false;
+}
+
+/* The applied update that has written where @spot is. */
 static struct splice_update *splice_below(const struct splice_spot *spot)
 {
 	struct splice_update *other;
-	size_t i;
 
-	list_for_each_entry(other, &splice_updates, node) {
-		if (other->state != SPLICE_APPLIED)
-			continue;
-		for (i = 0; i < other->nspots; i++)
-			if (spot->addr < other->spots[i].addr +
-					 other->spots[i].len &&
-			    other->spots[i].addr < spot->addr + spot->len)
-				return other;
-	}
+	list_for_each_entry(other, &splice_updates, node)
+		if (other->state == SPLICE_APPLIED &&
+		    splice_overlap(other, spot))
+			return other;
 	return NULL;
 }
 
-/* An update applied after @update that has a site in its code. */
+/*
+ * An update applied after @update that has written into its modules, or over
+ * an object that @update has replaced.
+ */
 static struct splice_update *splice_above(struct splice_update *update)
 {
 	struct splice_member *member;
@@ -210,22 +226,34 @@ static struct splice_update *splice_above(struct splice_update *update)
 		if (other->state != SPLICE_APPLIED ||
 		    other->order <= update->order)
 			continue;
-		for (i = 0; i < other->nspots; i++)
+		for (i = 0; i < other->nspots; i++) {
+			if (splice_overlap(update, &other->spots[i]))
+				return other;
 			list_for_each_entry(member, &update->members, node)
 				if (other->spots[i].module ==
 				    member->part->owner)
 					return other;
+		}
 	}
 	return NULL;
 }
 
-/* The module that holds a site: the target, or an applied update's. */
+static bool splice_within(const struct splice_spot *spot,
+			  const struct module *module)
+{
+	unsigned long last = spot->addr + spot->len - 1;
+
+	return last >= spot->addr && within_module_core(spot->addr, module) &&
+	       within_module_core(last, module);
+}
+
+/* The module that holds a spot: the target, or an applied update's. */
 static int splice_home(struct splice_spot *spot, struct splice_member *member)
 {
 	struct splice_update *other;
 	struct splice_member *lower;
 
-	if (member->target && within_module_core(spot->addr, member->target)) {
+	if (member->target && splice_within(spot, member->target)) {
 		spot->module = member->target;
 		return 0;
 	}
@@ -233,8 +261,7 @@ static int splice_home(struct splice_spot *spot, struct splice_member *member)
 		if (other->state != SPLICE_APPLIED)
 			continue;
 		list_for_each_entry(lower, &other->members, node)
-			if (within_module_core(spot->addr,
-					       lower->part->owner)) {
+			if (splice_within(spot, lower->part->owner)) {
 				spot->module = lower->part->owner;
 				return 0;
 			}
@@ -242,17 +269,34 @@ static int splice_home(struct splice_spot *spot, struct splice_member *member)
 	return member->target ? -EFAULT : 0;
 }
 
+/* A site or an object, the fields of which are filled in but for @module. */
+static int splice_place(struct splice_update *update,
+			struct splice_member *member, struct splice_spot *spot)
+{
+	struct splice_update *below;
+	int err = splice_home(spot, member);
+
+	if (err)
+		return splice_fail(update, err, "%pS is not in module %s",
+				   (void *)spot->addr, member->part->target);
+	/* Whoever wrote an object before has left what is expected, or not. */
+	below = spot->code ? splice_below(spot) : NULL;
+	if (below)
+		return splice_fail(update, -EEXIST, "update %s stands at %pS",
+				   below->id, (void *)spot->addr);
+	return 0;
+}
+
 static int splice_make_spots(struct splice_update *update)
 {
 	struct splice_member *member;
-	struct splice_update *below;
 	struct splice_spot *spot;
 	size_t n = 0;
 	int err;
 	u32 i;
 
 	list_for_each_entry(member, &update->members, node)
-		n += member->part->nsites;
+		n += (size_t)member->part->nsites + member->part->nobjects;
 	update->spots = kvcalloc(n, sizeof(*spot), GFP_KERNEL);
 	if (!update->spots)
 		return splice_fail(update, -ENOMEM, "out of memory");
@@ -265,23 +309,29 @@ static int splice_make_spots(struct splice_update *update)
 
 			spot->addr = (unsigned long)site->addr;
 			spot->len = site->len;
-			memcpy(spot->old, site->expected, site->len);
-			err = splice_home(spot, member);
+			spot->code = true;
+			spot->old = site->expected;
+			spot->new = spot->jump;
+			err = splice_place(update, member, spot);
 			if (err)
-				return splice_fail(update, err,
-						   "%pS is not in module %s",
-						   site->addr,
-						   member->part->target);
-			err = splice_encode(site, spot->new);
+				return err;
+			err = splice_encode(site, spot->jump);
 			if (err)
 				return splice_fail(update, err,
 						   "no jump from %pS to %pS",
 						   site->addr, site->target);
-			below = splice_below(spot);
-			if (below)
-				return splice_fail(update, -EEXIST,
-						   "update %s stands at %pS",
-						   below->id, site->addr);
+		}
+		for (i = 0; i < member->part->nobjects; i++, spot++) {
+			const struct splice_object *object =
+				&member->part->objects[i];
+
+			spot->addr = (unsigned long)object->addr;
+			spot->len = object->len;
+			spot->old = object->expected;
+			spot->new = object->data;
+			err = splice_place(update, member, spot);
+			if (err)
+				return err;
 		}
 	}
 	return 0;
@@ -361,6 +411,22 @@ static int splice_acquire(struct splice_update *update)
 	return err;
 }
 
+/* Says where a spot does not hold what it should. */
+static void splice_stale(const struct splice_stop *stop)
+{
+	const struct splice_spot *spot = stop->bad;
+	const u8 *bytes = stop->apply ? spot->old : spot->new;
+	const u8 *found = (const u8 *)spot->addr;
+	size_t i = 0;
+
+	while (i + 1 < spot->len && found[i] == bytes[i])
+		i++;
+	splice_fail(stop->update, -ESTALE,
+		    "other bytes than expected at %pS: %*ph", found + i,
+		    (int)min_t(size_t, spot->len - i, SPLICE_SITE_MAX),
+		    found + i);
+}
+
 /* Maps, stops, unmaps. */
 static int splice_attempt(struct splice_stop *stop)
 {
@@ -398,9 +464,7 @@ static int splice_attempt(struct splice_stop *stop)
 			    (void *)update->conflicts[0].addr);
 		break;
 	case -ESTALE:
-		splice_fail(update, err, "other bytes than expected at %pS: %*ph",
-			    (void *)stop->bad->addr, stop->bad->len,
-			    (void *)stop->bad->addr);
+		splice_stale(stop);
 		break;
 	case -ETXTBSY:
 		splice_fail(update, err, "a probe is at or behind %pS",
@@ -461,7 +525,7 @@ int splice_switch(struct splice_update *update, bool apply)
 			apply ? "applied" : "undone", update->error);
 		return err;
 	}
-	pr_info("%s %s: %zu sites, %llu threads, %llu ns\n", update->id,
+	pr_info("%s %s: %zu places, %llu threads, %llu ns\n", update->id,
 		apply ? "applied" : "undone", update->nspots, update->threads,
 		update->pause_ns);
 	if (apply) {

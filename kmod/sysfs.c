@@ -161,6 +161,25 @@ static ssize_t sites_show(struct kobject *kobj, struct kobj_attribute *attr,
 	return at;
 }
 
+/* What is replaced in place: address, length in bytes, name. */
+static ssize_t objects_show(struct kobject *kobj, struct kobj_attribute *attr,
+			    char *buf)
+{
+	struct splice_member *member;
+	int at = 0;
+	u32 i;
+
+	mutex_lock(&splice_mutex);
+	list_for_each_entry(member, &to_update(kobj)->members, node)
+		for (i = 0; i < member->part->nobjects; i++)
+			at += sysfs_emit_at(buf, at, "0x%lx %zu %ps\n",
+				(unsigned long)member->part->objects[i].addr,
+				member->part->objects[i].len,
+				member->part->objects[i].addr);
+	mutex_unlock(&splice_mutex);
+	return at;
+}
+
 /* The update modules, by which a tool finds what to unload. */
 static ssize_t modules_show(struct kobject *kobj, struct kobj_attribute *attr,
 			    char *buf)
@@ -183,6 +202,7 @@ static struct kobj_attribute description_attr = __ATTR_RO(description);
 static struct kobj_attribute conflicts_attr = __ATTR_RO_MODE(conflicts, 0400);
 static struct kobj_attribute error_attr = __ATTR_RO_MODE(error, 0400);
 static struct kobj_attribute sites_attr = __ATTR_RO_MODE(sites, 0400);
+static struct kobj_attribute objects_attr = __ATTR_RO_MODE(objects, 0400);
 
 static struct attribute *splice_update_attrs[] = {
 	&enabled_attr.attr,
@@ -195,6 +215,7 @@ static struct attribute *splice_update_attrs[] = {
 	&conflicts_attr.attr,
 	&error_attr.attr,
 	&sites_attr.attr,
+	&objects_attr.attr,
 	&modules_attr.attr,
 	NULL,
 };

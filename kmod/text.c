@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Code bytes: computing a jump, mapping code writably a second time, and
- * writing it. The mapping that the CPUs execute stays read-only throughout.
+ * Bytes of code and of constants: computing a jump, mapping a spot writably a
+ * second time, and writing it. The mapping that the CPUs use stays read-only
+ * throughout.
  */
 #include <linux/mm.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/vmalloc.h>
 
@@ -70,7 +72,7 @@ static struct page *splice_page(const struct splice_spot *spot,
 }
 
 /**
- * splice_map() - map a spot's one or two pages writably
+ * splice_map() - map a spot's pages writably
  * @spot: the spot; its module, if it has one, is referenced
  *
  * Return: 0, -EFAULT if there is no memory behind the address, -ENOMEM.
@@ -78,19 +80,26 @@ static struct page *splice_page(const struct splice_spot *spot,
 int splice_map(struct splice_spot *spot)
 {
 	unsigned long first = spot->addr & PAGE_MASK;
-	unsigned long last = (spot->addr + spot->len - 1) & PAGE_MASK;
-	unsigned int n = first == last ? 1 : 2;
-	struct page *pages[2] = { splice_page(spot, first), NULL };
+	unsigned int i, n = PFN_UP(offset_in_page(spot->addr) + spot->len);
+	struct page **pages = kvmalloc_array(n, sizeof(*pages), GFP_KERNEL);
+	int err = 0;
 
-	if (n == 2)
-		pages[1] = splice_page(spot, last);
-	if (!pages[0] || (n == 2 && !pages[1]))
-		return -EFAULT;
-	spot->map = vmap(pages, n, VM_MAP, PAGE_KERNEL);
-	if (!spot->map)
+	if (!pages)
 		return -ENOMEM;
-	spot->alias = (u8 *)spot->map + offset_in_page(spot->addr);
-	return 0;
+	for (i = 0; i < n; i++) {
+		pages[i] = splice_page(spot, first + i * PAGE_SIZE);
+		if (!pages[i])
+			err = -EFAULT;
+	}
+	if (!err) {
+		spot->map = vmap(pages, n, VM_MAP, PAGE_KERNEL);
+		if (spot->map)
+			spot->alias = (u8 *)spot->map + offset_in_page(spot->addr);
+		else
+			err = -ENOMEM;
+	}
+	kvfree(pages);
+	return err;
 }
 
 /**
@@ -105,9 +114,9 @@ void splice_unmap(struct splice_spot *spot)
 }
 
 /**
- * splice_holds() - whether a spot's code is what it should be
+ * splice_holds() - whether a spot's bytes are what they should be
  * @spot: the spot, mapped
- * @bytes: what it should be
+ * @bytes: what they should be
  *
  * Both mappings are compared: that the second one shows the same memory is
  * not taken on trust.
@@ -132,11 +141,13 @@ static void splice_write_word(const struct splice_spot *spot, u8 *word,
 }
 
 /**
- * splice_write() - write a spot's code, all CPUs being stopped
+ * splice_write() - write a spot's bytes, all CPUs being stopped
  * @spot: the spot, mapped
  * @bytes: what to write
  *
- * A site that lies in one aligned 8-byte word changes in one store. Another
+ * Each aligned 8-byte word changes in one store, so that whoever has stopped
+ * between two loads of an object finds each pointer old or new, never mixed.
+ * A site that lies in one such word changes at once. Another
  * one takes a store per word, the word of its first byte last. Every CPU is
  * spinning with interrupts off, so that only a non-maskable interrupt could
  * execute the site meanwhile, and only if its handler calls the patched
@@ -152,6 +163,8 @@ void splice_write(const struct splice_spot *spot, const u8 *bytes)
 
 	for (; word >= first; word -= sizeof(u64))
 		splice_write_word(spot, word, bytes);
+	if (!spot->code)
+		return;
 	splice_flush((unsigned long)spot->alias,
 		     (unsigned long)spot->alias + spot->len);
 	splice_flush(spot->addr, spot->addr + spot->len);

@@ -261,6 +261,7 @@ fn manifest(units: usize) -> Manifest {
             module_name: "splice_bench".into(),
             units: vec![unit; units],
             functions: vec![],
+            objects: vec![],
             symbols: vec![],
         }],
         files: vec![],

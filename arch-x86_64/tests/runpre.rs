@@ -148,6 +148,7 @@ impl Linked {
                 module_name: "splice_test".into(),
                 units: vec![UnitEntry { name: "one.o".into(), pre: "pre/one.o".into() }],
                 functions,
+                objects: vec![],
                 symbols,
             }],
             files: vec![],

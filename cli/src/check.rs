@@ -33,6 +33,8 @@ struct Fits<'a> {
     verdict: &'static str,
     /// Functions that would be replaced.
     functions: Vec<String>,
+    /// Data objects whose contents would be replaced; all of them were proven.
+    objects: Vec<String>,
     /// Functions of the touched units that the kernel's text was proven to hold.
     matched: usize,
     /// Their bytes.
@@ -59,6 +61,7 @@ pub(crate) fn run(
         id: &manifest.id,
         verdict: "fits",
         functions: inspect::replaced(manifest),
+        objects: inspect::objects(manifest),
         matched: report.proven(),
         matched_bytes: report.bytes(),
         learned: report.learned(),
@@ -139,6 +142,7 @@ fn refused(refusal: Refusal) -> Failure {
     let failure = Failure::new(exit, refusal.to_string());
     match refusal {
         Refusal::Mismatch(report) => failure.with(report),
+        Refusal::Data(report) => failure.with(report),
         _ => failure,
     }
 }
@@ -146,6 +150,9 @@ fn refused(refusal: Refusal) -> Failure {
 fn text(result: &Fits<'_>) -> String {
     let mut out = format!("{} fits kernel {}\n", result.id, result.report.release);
     let _ = writeln!(out, "  replaces   {}", result.functions.join(", "));
+    if !result.objects.is_empty() {
+        let _ = writeln!(out, "  data       {}", result.objects.join(", "));
+    }
     for target in &result.report.targets {
         let _ = writeln!(
             out,

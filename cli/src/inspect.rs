@@ -42,6 +42,12 @@ pub(crate) fn replaced(manifest: &Manifest) -> Vec<String> {
         .collect()
 }
 
+/// Names of the data objects whose contents an update replaces.
+pub(crate) fn objects(manifest: &Manifest) -> Vec<String> {
+    let all = manifest.targets.iter().flat_map(|target| &target.objects);
+    all.map(|object| object.name.clone()).collect()
+}
+
 pub(crate) fn run(args: &InspectArgs, output: &Output) -> Result<(), Failure> {
     let (update, size) = read(&args.file)?;
     let inspected = Inspected { size, manifest: &update.manifest };
@@ -68,6 +74,12 @@ fn text(inspected: &Inspected<'_>) -> String {
             };
             let _ = writeln!(out, "    {change}  {}", function.name);
             for reason in &function.reasons {
+                let _ = writeln!(out, "             {reason}");
+            }
+        }
+        for object in &target.objects {
+            let _ = writeln!(out, "    data     {} ({} bytes, in place)", object.name, object.size);
+            for reason in &object.reasons {
                 let _ = writeln!(out, "             {reason}");
             }
         }

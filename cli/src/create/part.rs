@@ -60,6 +60,7 @@ pub(super) fn part(
             module_name,
             units: Vec::new(),
             functions: Vec::new(),
+            objects: Vec::new(),
             symbols: Vec::new(),
         },
         objects: Vec::new(),
@@ -74,15 +75,15 @@ pub(super) fn part(
             exported: &|symbol| globals.exported.contains(symbol),
             new_globals: &|symbol| here.contains(symbol),
         };
-        let Extraction { object, functions, symbols } =
-            extract(arch, &input, numbering).map_err(|error| match error {
-                ExtractError::Reference { unit, piece, what, why } => refuse(&[Objection::new(
-                    format!("{piece} in {unit}"),
-                    format!("it refers to {what}, which cannot travel: {why}"),
-                    "write the fix so that the new code does not need it",
-                )]),
-                error => Failure::from_error(error),
-            })?;
+        let Extraction { object, functions, objects, symbols } = extract(arch, &input, numbering)
+            .map_err(|error| match error {
+            ExtractError::Reference { unit, piece, what, why } => refuse(&[Objection::new(
+                format!("{piece} in {unit}"),
+                format!("it refers to {what}, which cannot travel: {why}"),
+                "write the fix so that the new code does not need it",
+            )]),
+            error => Failure::from_error(error),
+        })?;
         if let Some(symbol) = symbols.iter().find(|symbol| elsewhere.contains(&symbol.name)) {
             return Err(refuse(&[Objection::new(
                 &unit.pre.name,
@@ -97,6 +98,7 @@ pub(super) fn part(
         let pre = format!("pre/{name}/{}", unit.pre.name);
         part.target.units.push(UnitEntry { name: unit.pre.name.clone(), pre: pre.clone() });
         part.target.functions.extend(functions);
+        part.target.objects.extend(objects);
         part.target.symbols.extend(symbols);
         part.objects.push(object);
         part.pre.push((pre, unit.bytes.clone()));

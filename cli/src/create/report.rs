@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use splice_core::update::{Change, Function, Update};
+use splice_core::update::{Change, DataObject, Function, Update};
 
 use crate::output::Output;
 use crate::progress::Phases;
@@ -20,6 +20,8 @@ struct Created {
     targets: Vec<String>,
     units: usize,
     functions: Functions,
+    /// Data objects that are replaced where they stand.
+    objects: Vec<DataObject>,
     /// Milliseconds.
     phases: Phases,
 }
@@ -51,6 +53,7 @@ pub(super) fn report(
         targets: manifest.targets.iter().map(|target| target.name.clone()).collect(),
         units,
         functions: Functions { changed: of(Change::Changed), new: of(Change::New) },
+        objects: manifest.targets.iter().flat_map(|target| target.objects.clone()).collect(),
         phases,
     };
     output.detail(&format!("phases: {}", created.phases));
@@ -73,6 +76,12 @@ fn text(created: &Created, file: &Path) -> String {
             for reason in &function.reasons {
                 out.push_str(&format!("           {reason}\n"));
             }
+        }
+    }
+    for object in &created.objects {
+        out.push_str(&format!("  data     {}\n", object.name));
+        for reason in &object.reasons {
+            out.push_str(&format!("           {reason}\n"));
         }
     }
     out

@@ -86,7 +86,14 @@ fn text(report: &DiffReport) -> String {
     for name in &report.functions.removed {
         let _ = writeln!(out, "removed   {name}");
     }
-    for name in &report.data.changed {
+    for item in &report.data.replaced {
+        let _ = writeln!(out, "data      {} is replaced in place", item.name);
+        for reason in &item.reason {
+            let _ = writeln!(out, "          {reason}");
+        }
+    }
+    let replaced = |name: &str| report.data.replaced.iter().any(|item| item.name == name);
+    for name in report.data.changed.iter().filter(|name| !replaced(name.as_str())) {
         let _ = writeln!(out, "data      {name} changed");
     }
     for name in &report.data.new {

@@ -25,6 +25,8 @@ pub(crate) struct Applied {
     pub(crate) release: String,
     /// Functions replaced.
     pub(crate) functions: Vec<String>,
+    /// Data objects whose contents were replaced: their names. (`objects` are their places.)
+    pub(crate) data: Vec<String>,
     /// Functions of the touched units that the running text was proven to hold.
     pub(crate) matched: usize,
     /// Their bytes.
@@ -42,6 +44,9 @@ impl fmt::Display for Applied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "applied {} to {}", self.status.id, self.release)?;
         writeln!(f, "  functions  {}", self.functions.join(", "))?;
+        if !self.data.is_empty() {
+            writeln!(f, "  data       {}", self.data.join(", "))?;
+        }
         writeln!(
             f,
             "  matched    {} functions, {} bytes, {} symbols learned",
@@ -172,6 +177,7 @@ pub(crate) fn apply(
     Ok(Applied {
         release: report.release.clone(),
         functions: inspect::replaced(manifest),
+        data: inspect::objects(manifest),
         matched: report.proven(),
         matched_bytes: report.bytes(),
         learned: report.learned(),

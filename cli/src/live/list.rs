@@ -31,6 +31,12 @@ impl fmt::Display for Status {
         for site in &self.sites {
             write!(f, "\n    {} -> {}", site.old, site.new)?;
         }
+        if !self.objects.is_empty() {
+            write!(f, "\n  data         {}", self.objects.len())?;
+        }
+        for object in &self.objects {
+            write!(f, "\n    {} {} ({} bytes)", object.address, object.name, object.size)?;
+        }
         if !self.error.is_empty() {
             write!(f, "\n  last error   {}", self.error)?;
         }

@@ -56,6 +56,24 @@ pub(crate) struct SiteStatus {
     pub(crate) new: String,
 }
 
+/// A data object whose contents are replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct ObjectStatus {
+    /// Its address.
+    pub(crate) address: String,
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// Its name, or what else the kernel's list has there.
+    pub(crate) name: String,
+}
+
+fn parse_object(line: &str) -> Option<ObjectStatus> {
+    let mut words = line.splitn(3, ' ');
+    let address = words.next()?.to_owned();
+    let size = words.next()?.parse().ok()?;
+    Some(ObjectStatus { address, size, name: words.next()?.to_owned() })
+}
+
 /// All that the kernel side tells of an update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Status {
@@ -77,6 +95,8 @@ pub(crate) struct Status {
     pub(crate) modules: Vec<String>,
     /// The places it patches; empty for those who may not see addresses.
     pub(crate) sites: Vec<SiteStatus>,
+    /// The data that it replaces; empty for those who may not see addresses.
+    pub(crate) objects: Vec<ObjectStatus>,
     /// Who was in the way of the last attempt.
     pub(crate) conflicts: Vec<Conflict>,
     /// Why the last attempt failed; empty if it did not.
@@ -229,6 +249,7 @@ impl Sysfs {
             .filter_map(|line| line.split_once(' '))
             .map(|(old, new)| SiteStatus { old: old.to_owned(), new: new.to_owned() })
             .collect();
+        let objects = Self::read_private(&self.file(id, "objects"))?;
         Ok(Some(Status {
             id: id.to_owned(),
             description: Self::read(&self.file(id, "description"))?,
@@ -239,6 +260,7 @@ impl Sysfs {
             words: self.number(id, "words")?,
             modules: self.modules(id)?,
             sites,
+            objects: objects.lines().filter_map(parse_object).collect(),
             conflicts: self.conflicts(id)?,
             error: self.error(id)?,
         }))
@@ -278,6 +300,7 @@ mod tests {
             ("fix/words", "3460\n"),
             ("fix/modules", "splice_fix\nsplice_fix_1\n"),
             ("fix/sites", "0xffffffff810b0d45 0xffffffffc0324000\n"),
+            ("fix/objects", "0xffffffffc0325000 1264 some_ops [module]\n"),
             (
                 "fix/conflicts",
                 "4294967295 a\\x20b\\x5c 0xffffffff8100 do_nanosleep+0x7b/0x130 [m]\n\
@@ -292,6 +315,8 @@ mod tests {
         assert_eq!((status.attempts, status.pause_ns, status.threads), (2, 230_290, 54));
         assert_eq!(status.modules, ["splice_fix", "splice_fix_1"]);
         assert_eq!(status.sites[0].new, "0xffffffffc0324000");
+        let object = &status.objects[0];
+        assert_eq!((object.size, object.name.as_str()), (1264, "some_ops [module]"));
         assert_eq!(status.conflicts.len(), 1);
         assert_eq!(status.conflicts[0].command, "a b\\");
         assert_eq!(status.conflicts[0].function, "do_nanosleep+0x7b/0x130 [m]");

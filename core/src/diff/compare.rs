@@ -25,7 +25,7 @@ pub(super) struct Context<'a> {
     pub(super) arch: &'a dyn Arch,
     pub(super) pre: &'a Unit,
     pub(super) post: &'a Unit,
-    to_pre: &'a Targets<'a>,
+    pub(super) to_pre: &'a Targets<'a>,
     pub(super) to_post: &'a Targets<'a>,
     pairs: &'a [Option<SpanId>],
 }
@@ -168,7 +168,14 @@ impl<'a> Context<'a> {
     }
 
     /// Whether two references lead to the same thing.
-    fn same_target(&self, a: &Reloc, x: &Target, b: &Reloc, y: &Target, seen: &mut Seen) -> bool {
+    pub(super) fn same_target(
+        &self,
+        a: &Reloc,
+        x: &Target,
+        b: &Reloc,
+        y: &Target,
+        seen: &mut Seen,
+    ) -> bool {
         match (x, y) {
             (Target::Undefined, Target::Undefined) => {
                 a.addend == b.addend && symbol_name(self.pre, a) == symbol_name(self.post, b)
@@ -373,7 +380,7 @@ pub(super) fn symbol_name<'u>(unit: &'u Unit, reloc: &Reloc) -> &'u str {
 }
 
 /// What a reference leads to, for a person.
-fn describe(unit: &Unit, reloc: &Reloc, target: &Target) -> String {
+pub(super) fn describe(unit: &Unit, reloc: &Reloc, target: &Target) -> String {
     match target {
         Target::Span { id, offset } => {
             let Some(span) = unit.spans.get(*id) else { return "nothing".into() };

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS};
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS};
 
 use super::compare::{Context, Seen};
-use super::{AcceptKind, DiffError, Objection, UnitDiff, names};
+use super::home::Home;
+use super::{AcceptKind, DiffError, Objection, ReplacedData, UnitDiff, names};
 use crate::unit::{Role, Span, SpanId, SpanKind, Target, Unit};
 
 /// Sections that are read only while the kernel or a module starts or stops.
@@ -85,44 +86,98 @@ fn section_name<'u>(unit: &'u Unit, span: &Span) -> &'u str {
 fn paired(context: &Context<'_>, pre: SpanId, post: SpanId, span: &Span, diff: &mut UnitDiff) {
     let unit = context.post;
     let Some(before) = context.pre.spans.get(pre) else { return };
+    let homes = (Home::of(context.pre, before), Home::of(unit, span));
     let same = if LINES.contains(&section_name(unit, span)) {
         // Its strings are relocations, the rest is the line and state.
         before.size == span.size && context.same_relocs(pre, post, &mut Seen::new())
     } else {
         context.same_contents(pre, post, &mut Seen::new())
     };
-    if same {
-        return;
-    }
+    let refusal = match (homes_fit(context, (before, span), homes), same) {
+        (Err(objection), _) => Some(objection),
+        (Ok(()), true) => return,
+        (Ok(()), false)
+            if before.size == span.size && homes == (Home::Constant, Home::Constant) =>
+        {
+            let reasons = vec![context.contents_differ((pre, before), (post, span))];
+            diff.data_replaced.push(ReplacedData { pre, post, reasons });
+            None
+        }
+        (Ok(()), false) => Some(objection(unit, (before, span), homes)),
+    };
     diff.data_changed.push((pre, post));
-    if is_startup(unit, span) {
+    diff.refusals.extend(refusal);
+}
+
+/// The new code must find the object where, and as, the old code has it.
+fn homes_fit(
+    context: &Context<'_>,
+    (before, span): (&Span, &Span),
+    (old, new): (Home, Home),
+) -> Result<(), Objection> {
+    let why = match (old, new) {
+        (Home::Startup, Home::Startup) | (Home::PerCpu, Home::PerCpu) => return Ok(()),
+        // What only start-up code uses from now on stays where it is.
+        (_, Home::Startup) => return Ok(()),
+        (Home::Startup, _) => "it was start-up data, and its memory has been freed",
+        (Home::PerCpu, _) => "each processor has a copy of it, and the new code expects only one",
+        (_, Home::PerCpu) => {
+            "the new code expects a copy for each processor, and there is only one"
+        }
+        (old, Home::Writable) if old.is_protected() => {
+            "the new code may write to it, and it stands in memory that is read-only"
+        }
+        _ => return Ok(()),
+    };
+    let sections = (section_name(context.pre, before), section_name(context.post, span));
+    Err(Objection::new(
+        &span.name,
+        format!("it moved from section {} to {}: {why}", sections.0, sections.1),
+        "give it another name in the patch, so that it counts as a new object",
+    ))
+}
+
+/// Why an object whose contents differ is not replaced.
+fn objection(unit: &Unit, (before, span): (&Span, &Span), (old, new): (Home, Home)) -> Objection {
+    if old == Home::Startup || new == Home::Startup {
         let objection = Objection::new(
             &span.name,
             "it is read only while the kernel or the module starts",
             "if the fix matters after the start, do its work in a hook",
         );
-        diff.refusals.push(objection.or_accept(AcceptKind::Init, &span.name));
-        return;
+        return objection.or_accept(AcceptKind::Init, &span.name);
     }
-    let writable = unit.sections.get(span.section).is_some_and(|s| s.flags & SHF_WRITE.0 != 0);
-    let (why, way_out) = if before.size != span.size {
-        (
+    if before.size != span.size {
+        return Objection::new(
+            &span.name,
             format!("its size changed from {} to {} bytes", before.size, span.size),
             "keep the object as it is and put what is new into a shadow variable or a new object",
-        )
-    } else if writable {
-        (
-            "its initial value changed, but the running kernel has long been using it".into(),
+        );
+    }
+    let (why, way_out) = match old {
+        Home::PerCpu => (
+            "its initial value changed, but each processor has long been using its copy".to_owned(),
+            "leave the initial value out of the patch and set every copy in a hook",
+        ),
+        Home::AfterInit => (
+            "its initial value changed, but the start of the kernel or the module may have set \
+             it, and it is read-only since"
+                .to_owned(),
+            "leave the initial value out of the patch, and have the code read a new object",
+        ),
+        Home::Table => (
+            format!(
+                "it is part of section {}, which was read as a whole at the start",
+                section_name(unit, span)
+            ),
+            "do in a hook what the reader of that section would do with the new contents",
+        ),
+        _ => (
+            "its initial value changed, but the running kernel has long been using it".to_owned(),
             "leave the initial value out of the patch and set the object in a hook",
-        )
-    } else {
-        (
-            "it is constant data that exists in the running kernel, and its contents changed"
-                .into(),
-            "change the code that reads it instead of the data",
-        )
+        ),
     };
-    diff.refusals.push(Objection::new(&span.name, why, way_out));
+    Objection::new(&span.name, why, way_out).or_accept(AcceptKind::Data, &span.name)
 }
 
 fn unreferred(unit: &Unit, span: &Span) -> Objection {

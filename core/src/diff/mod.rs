@@ -6,7 +6,9 @@
 //! what cannot be judged becomes a refusal, never "same".
 
 mod compare;
+mod contents;
 mod data;
+mod home;
 mod lines;
 mod names;
 mod objection;
@@ -23,6 +25,7 @@ use crate::unit::{Span, SpanId, SpanKind, Unit, UnitError};
 use lines::Lines;
 use targets::Targets;
 
+pub use contents::Held;
 pub use objection::{Accept, AcceptKind, Objection};
 pub use report::{ChangedItem, DataReport, DiffReport, FunctionsReport, VERSION, Verdict, report};
 
@@ -76,6 +79,19 @@ pub enum Reason {
         /// The section.
         section: String,
     },
+    /// What a data object holds differs.
+    Contents {
+        /// The object.
+        name: String,
+        /// Offset of the first place that differs, in bytes.
+        offset: u64,
+        /// What stood there.
+        pre: Held,
+        /// What stands there now.
+        post: Held,
+        /// How many other places differ.
+        more: usize,
+    },
     /// A split-off part came or went.
     Part {
         /// The part.
@@ -110,6 +126,15 @@ impl std::fmt::Display for Reason {
                 write!(f, "{name} refers at {offset:#x} to {post}, before to {pre}")
             }
             Reason::Entries { section } => write!(f, "its entries in {section} differ"),
+            Reason::Contents { name, offset, pre, post, more } => {
+                write!(f, "data of {name} differs at offset {offset:#x}: ")?;
+                post.instead_of(pre, f)?;
+                match more {
+                    0 => Ok(()),
+                    1 => f.write_str("; and at one other place"),
+                    n => write!(f, "; and at {n} other places"),
+                }
+            }
             Reason::Part { name, new: true } => write!(f, "part {name} is new"),
             Reason::Part { name, new: false } => write!(f, "part {name} is gone"),
             Reason::Line { pre, post } => {
@@ -146,6 +171,17 @@ pub struct NewFunction {
     pub reasons: Vec<Reason>,
 }
 
+/// A constant data object whose contents differ and are replaced where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplacedData {
+    /// Span in the pre unit.
+    pub pre: SpanId,
+    /// Span in the post unit.
+    pub post: SpanId,
+    /// Why.
+    pub reasons: Vec<Reason>,
+}
+
 /// How two units differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitDiff {
@@ -161,6 +197,8 @@ pub struct UnitDiff {
     pub removed: Vec<SpanId>,
     /// Data objects whose contents differ: pre and post span.
     pub data_changed: Vec<(SpanId, SpanId)>,
+    /// Those of them that are replaced in the running kernel.
+    pub data_replaced: Vec<ReplacedData>,
     /// Data objects that are new.
     pub data_new: Vec<SpanId>,
     /// What stands against it.
@@ -168,6 +206,11 @@ pub struct UnitDiff {
 }
 
 impl UnitDiff {
+    /// Whether something would be put into a running kernel: code, or constants in place.
+    pub fn has_effect(&self) -> bool {
+        !(self.changed.is_empty() && self.new.is_empty() && self.data_replaced.is_empty())
+    }
+
     /// Whether nothing differs that a running kernel would notice.
     pub fn is_unchanged(&self) -> bool {
         self.changed.is_empty()

@@ -65,11 +65,22 @@ pub struct ChangedItem {
     pub parts: Vec<String>,
 }
 
+/// A data object of a report that is replaced in the running kernel.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReplacedItem {
+    /// Its name.
+    pub name: String,
+    /// Why, in words.
+    pub reason: Vec<String>,
+}
+
 /// Data of a report.
 #[derive(Debug, Clone, Serialize)]
 pub struct DataReport {
     /// Names of objects whose contents differ.
     pub changed: Vec<String>,
+    /// Those of them that are replaced where they stand.
+    pub replaced: Vec<ReplacedItem>,
     /// Names of new objects.
     pub new: Vec<String>,
 }
@@ -113,7 +124,18 @@ pub fn report(arch: &dyn Arch, pre: &Unit, post: &Unit, diff: &UnitDiff) -> Diff
             ignored: of_changed(&diff.ignored),
             removed: names(pre, &diff.removed),
         },
-        data: DataReport { changed: names(post, &data_changed), new: names(post, &diff.data_new) },
+        data: DataReport {
+            changed: names(post, &data_changed),
+            replaced: diff
+                .data_replaced
+                .iter()
+                .map(|d| ReplacedItem {
+                    name: name(post, d.post),
+                    reason: d.reasons.iter().map(ToString::to_string).collect(),
+                })
+                .collect(),
+            new: names(post, &diff.data_new),
+        },
         refusals: diff.refusals.clone(),
     }
 }

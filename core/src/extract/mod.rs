@@ -12,7 +12,7 @@ mod write;
 use crate::arch::{Arch, ArchError};
 use crate::diff::UnitDiff;
 use crate::unit::{Unit, UnitError};
-use crate::update::{Function, NeededSymbol};
+use crate::update::{DataObject, Function, NeededSymbol};
 
 /// Why an object cannot be extracted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +89,8 @@ pub struct Extraction {
     pub object: Vec<u8>,
     /// The functions in it, changed ones first.
     pub functions: Vec<Function>,
+    /// The constant data objects whose new contents are in it.
+    pub objects: Vec<DataObject>,
     /// Unexported symbols that it needs.
     pub symbols: Vec<NeededSymbol>,
 }
@@ -102,7 +104,12 @@ pub fn extract(
     let selection = select::select(arch, input, numbering)?;
     let object = write::object(arch, input.post, &selection)
         .map_err(|why| ExtractError::Write { unit: input.post.name.clone(), why })?;
-    Ok(Extraction { object, functions: selection.functions, symbols: selection.needed })
+    Ok(Extraction {
+        object,
+        functions: selection.functions,
+        objects: selection.objects,
+        symbols: selection.needed,
+    })
 }
 
 /// Global symbols that a unit adds: the others of the same update may refer to them.

@@ -9,7 +9,7 @@ use super::{ExtractError, ExtractInput, Numbering};
 use crate::arch::{Arch, Code, CodeReloc, RelocKind};
 use crate::diff::UnitDiff;
 use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, Target, Unit};
-use crate::update::{Change, Function, NeededSymbol, Place};
+use crate::update::{Change, DataObject, Function, NeededSymbol, Place};
 
 /// Where a reference of a piece leads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +59,8 @@ pub(super) struct Selection {
     pub(super) needed: Vec<NeededSymbol>,
     /// Functions for the manifest.
     pub(super) functions: Vec<Function>,
+    /// Data objects for the manifest.
+    pub(super) objects: Vec<DataObject>,
 }
 
 struct Selector<'a, 'b> {
@@ -66,6 +68,8 @@ struct Selector<'a, 'b> {
     input: &'a ExtractInput<'b>,
     /// Changed functions and their parts, by post span, with their pre span.
     replaced: BTreeMap<SpanId, SpanId>,
+    /// Data objects of which only the new contents travel, by post span, with their pre span.
+    in_place: BTreeMap<SpanId, SpanId>,
     /// Needed symbols that exist already, by place.
     known: BTreeMap<(Option<u32>, String), usize>,
     selection: Selection,
@@ -83,12 +87,14 @@ pub(super) fn select(
         arch,
         input,
         replaced: BTreeMap::new(),
+        in_place: BTreeMap::new(),
         known: BTreeMap::new(),
         selection: Selection::default(),
         queue: Vec::new(),
         seen: BTreeSet::new(),
     };
-    let links = selector.functions(numbering);
+    let mut links = selector.functions(numbering);
+    links.extend(selector.objects(numbering)?);
     selector.listed();
     // Entries join the pieces that they are about; what they refer to joins too, and may be code
     // with entries of its own, so this runs until nothing is added.
@@ -183,6 +189,35 @@ impl Selector<'_, '_> {
                 self.enqueue(*id);
             }
         }
+    }
+
+    /// Then the data objects whose contents are replaced; returns the global names of the new
+    /// contents.
+    fn objects(
+        &mut self,
+        numbering: &mut Numbering,
+    ) -> Result<Vec<(SpanId, String)>, ExtractError> {
+        let (pre, post) = (self.input.pre, self.input.post);
+        let mut links = Vec::new();
+        for replaced in &self.input.diff.data_replaced {
+            let Some(span) = post.spans.get(replaced.post) else { continue };
+            let Some(pre_symbol) = pre.spans.get(replaced.pre).and_then(|s| s.symbol) else {
+                return Err(self.reference(span, &span.name, "no symbol names it in the pre unit"));
+            };
+            let link = format!("splice_data_{}_{}", numbering.take(), identifier(&span.name));
+            links.push((replaced.post, link.clone()));
+            self.in_place.insert(replaced.post, replaced.pre);
+            self.selection.objects.push(DataObject {
+                name: span.name.clone(),
+                unit: self.input.unit_index,
+                size: span.size,
+                reasons: replaced.reasons.iter().map(ToString::to_string).collect(),
+                pre_symbol,
+                new_link: link,
+            });
+            self.enqueue(replaced.post);
+        }
+        Ok(links)
     }
 
     fn enqueue(&mut self, span: SpanId) {
@@ -405,6 +440,10 @@ impl Selector<'_, '_> {
             let about =
                 offset != 0 || from.kind == SpanKind::Entry || (branch && post.is_code(from));
             return Ok(if about { None } else { Some(*pre) });
+        }
+        // The object is the running one; the piece is what will stand there.
+        if let Some(pre) = self.in_place.get(&id) {
+            return Ok(Some(*pre));
         }
         if self.seen.contains(&id) {
             return Ok(None);

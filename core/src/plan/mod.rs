@@ -14,24 +14,30 @@ pub use source::update_c;
 pub use values::{Values, plan};
 
 /// Version of the interface between the transaction core and an update module, `SPLICE_ABI`.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Symbols that the transaction core may need and that kernels do not export to modules; a
 /// kernel's configuration decides which of them it does need.
 pub const CORE_SYMBOLS: &[&str] = &["find_module", "get_kprobe", "idle_task"];
 
-/// What the names of sites' and ranges' symbols begin with.
+/// What the names of sites', objects' and ranges' symbols begin with.
 const SITE: &str = "splice_site_";
+const OBJECT: &str = "splice_object_";
 const RANGE: &str = "splice_range_";
 
-/// Whether an undefined symbol of an update module stands for a site or a range.
+/// Whether an undefined symbol of an update module stands for a site, an object or a range.
 pub fn is_place_symbol(name: &str) -> bool {
-    name.starts_with(SITE) || name.starts_with(RANGE)
+    [SITE, OBJECT, RANGE].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Name of the undefined symbol that stands for the address of site `n`.
 pub fn site_symbol(n: usize) -> String {
     format!("{SITE}{n}")
+}
+
+/// Name of the undefined symbol that stands for the address of data object `n`.
+pub fn object_symbol(n: usize) -> String {
+    format!("{OBJECT}{n}")
 }
 
 /// Names of the undefined symbols that stand for the start and the end of range `n`.
@@ -42,6 +48,11 @@ pub fn range_symbols(n: usize) -> (String, String) {
 /// Name of the object that holds the bytes expected at site `n`.
 pub fn expected_symbol(n: usize) -> String {
     format!("splice_expected_{n}")
+}
+
+/// Name of the object that holds the bytes expected at data object `n`.
+pub fn contents_symbol(n: usize) -> String {
+    format!("splice_contents_{n}")
 }
 
 /// Why a plan could not be made or put into a module.

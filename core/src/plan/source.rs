@@ -4,13 +4,16 @@
 //! It holds no address. Sites and ranges are undefined symbols that [`super::finalise`] gives
 //! values to when the update is applied; the numbering is the contract between the two:
 //! site `i` is the i-th changed function of the target, and the ranges are, for each of them in
-//! order, the function itself and then its split-off parts.
+//! order, the function itself and then its split-off parts. Object `i` is the i-th data object
+//! of the target.
 
 use std::fmt::Write;
 
-use super::{ABI, PlanError, expected_symbol, range_symbols, site_symbol};
+use super::{
+    ABI, PlanError, contents_symbol, expected_symbol, object_symbol, range_symbols, site_symbol,
+};
 use crate::arch::{Arch, ArchError, Template, check};
-use crate::update::{Change, Function, Manifest};
+use crate::update::{Change, DataObject, Function, Manifest};
 
 fn unsupported(what: impl Into<String>) -> PlanError {
     PlanError::Unsupported(what.into())
@@ -72,6 +75,16 @@ fn site(n: usize, new: &str, template: &Template) -> String {
     out
 }
 
+fn object(n: usize, object: &DataObject) -> String {
+    format!(
+        "\t{{\n\t\t.addr = {},\n\t\t.expected = {},\n\t\t.data = {},\n\t\t.len = {},\n\t}},\n",
+        object_symbol(n),
+        contents_symbol(n),
+        object.new_link,
+        object.size
+    )
+}
+
 fn changed(functions: &[Function]) -> impl Iterator<Item = &Function> {
     functions.iter().filter(|f| f.change == Change::Changed)
 }
@@ -93,18 +106,18 @@ pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<S
         .targets
         .get(target)
         .ok_or_else(|| unsupported(format!("it has no target number {target}")))?;
+    let usable = |new, name: &str| match is_identifier(new) {
+        true => Ok(new),
+        false => Err(unsupported(format!("the new {name} has no usable symbol ({new:?})"))),
+    };
     let mut news = Vec::new();
     for function in changed(&target.functions) {
-        let new = function.new_link.as_deref().unwrap_or_default();
-        if !is_identifier(new) {
-            return Err(unsupported(format!(
-                "the new code of {} has no usable symbol ({new:?})",
-                function.name
-            )));
-        }
-        news.push(new);
+        news.push(usable(function.new_link.as_deref().unwrap_or_default(), &function.name)?);
     }
-    if news.is_empty() {
+    for object in &target.objects {
+        usable(&object.new_link, &object.name)?;
+    }
+    if news.is_empty() && target.objects.is_empty() {
         return Err(unsupported(format!("nothing of {} is replaced", target.name)));
     }
     let ranges = range_count(&target.functions);
@@ -125,23 +138,40 @@ pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<S
             expected = expected_symbol(n)
         );
     }
+    for (n, object) in target.objects.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "extern const char {}[], {}[];\n\
+             extern u8 {contents}[{size}];\n\
+             u8 {contents}[{size}] __section(\".data\");",
+            object_symbol(n),
+            object.new_link,
+            contents = contents_symbol(n),
+            size = object.size
+        );
+    }
     for n in 0..ranges {
         let (start, end) = range_symbols(n);
         let _ = writeln!(out, "extern const char {start}[], {end}[];");
     }
-    out.push_str("\nstatic const struct splice_site sites[] = {\n");
-    for (n, new) in news.iter().enumerate() {
-        out.push_str(&site(n, new, &template));
-    }
-    out.push_str("};\n\nstatic const struct splice_range ranges[] = {\n");
-    for n in 0..ranges {
-        let (start, end) = range_symbols(n);
-        let _ = writeln!(out, "\t{{ {start}, {end} }},");
-    }
+    let table = |out: &mut String, kind: &str, rows: Vec<String>| {
+        let _ = write!(
+            out,
+            "\nstatic const struct splice_{kind} {kind}s[] = {{\n{}}};\n",
+            rows.concat()
+        );
+    };
+    let sites = news.iter().enumerate().map(|(n, new)| site(n, new, &template));
+    table(&mut out, "site", sites.collect());
+    let objects = target.objects.iter().enumerate().map(|(n, row)| object(n, row));
+    table(&mut out, "object", objects.collect());
+    let rows =
+        (0..ranges).map(range_symbols).map(|(start, end)| format!("\t{{ {start}, {end} }},\n"));
+    table(&mut out, "range", rows.collect());
     let place = if target.name == "vmlinux" { String::from("NULL") } else { literal(&target.name) };
     let _ = write!(
         out,
-        "}};\n\nstatic const struct splice_part part = {{\n\
+        "\nstatic const struct splice_part part = {{\n\
          \t.abi = {ABI},\n\
          \t.nparts = {parts},\n\
          \t.id = {},\n\
@@ -149,8 +179,10 @@ pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<S
          \t.target = {place},\n\
          \t.owner = THIS_MODULE,\n\
          \t.sites = sites,\n\
+         \t.objects = objects,\n\
          \t.ranges = ranges,\n\
          \t.nsites = ARRAY_SIZE(sites),\n\
+         \t.nobjects = ARRAY_SIZE(objects),\n\
          \t.nranges = ARRAY_SIZE(ranges),\n\
          \t.stack_clear = {:#x}ULL,\n\
          \t.stack_set = {:#x}ULL,\n\

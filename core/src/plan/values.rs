@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The values of an update module's open symbols: addresses of needed symbols, sites and ranges,
-//! and the bytes that must stand at each site.
+//! The values of an update module's open symbols: addresses of needed symbols, sites, ranges and
+//! data objects, and the bytes that must stand at each site and object.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{expected_symbol, range_symbols, site_symbol};
+use super::{contents_symbol, expected_symbol, object_symbol, range_symbols, site_symbol};
 use crate::arch::{Arch, KernelView, Site, check};
 use crate::runpre::{FunctionReport, Refusal, Report, Snapshot, TargetReport};
 use crate::unit::Unit;
@@ -46,6 +46,17 @@ pub fn plan(
                 let part = reported(found, function, Some(*part), target)?;
                 push_range(arch, &mut values, &mut range, part, 0, None)?;
             }
+        }
+        for (n, object) in found.objects.iter().enumerate() {
+            let mut contents = vec![0; usize::try_from(object.size).unwrap_or(0)];
+            if !snapshot.read(object.address, &mut contents) {
+                return Err(Refusal::Unreadable {
+                    function: object.object.clone(),
+                    address: object.address,
+                });
+            }
+            values.symbols.insert(object_symbol(n), object.address);
+            values.bytes.insert(contents_symbol(n), contents);
         }
         all.push(values);
     }

@@ -106,6 +106,12 @@ impl Fact<'_> {
         None
     }
 
+    /// Whether both speak of the same thing and say different things.
+    pub(super) fn denies(&self, other: &Fact<'_>) -> bool {
+        self.global.zip(other.global).is_some_and(|((x, v), (y, w))| x == y && v != w)
+            || self.section.zip(other.section).is_some_and(|((x, v), (y, w))| x == y && v != w)
+    }
+
     /// Adds it to what is known.
     pub(super) fn teach(self, by: &str, sections: &mut Sections, globals: &mut Globals) {
         if let Some((name, value)) = self.global

@@ -11,6 +11,7 @@ mod learn;
 mod live;
 mod locate;
 mod memory;
+mod object;
 mod refusal;
 mod report;
 mod snapshot;
@@ -27,14 +28,15 @@ use crate::update::Manifest;
 pub use kallsyms::{Kallsyms, KallsymsError, KernelSymbol};
 pub use live::LiveError;
 pub use memory::{CoreFile, Memory, MemoryError, RawDump};
-pub use refusal::{MismatchReport, Refusal};
-pub use report::{FunctionReport, Report, RuleTotal, TargetReport, Unproven};
+pub use refusal::{DataMismatch, MismatchReport, Refusal};
+pub use report::{FunctionReport, ObjectReport, Report, RuleTotal, TargetReport, Unproven};
 pub use snapshot::Snapshot;
 
 /// Name of the target that stands for the kernel image.
 pub const VMLINUX: &str = "vmlinux";
 
-/// Compares every function of every touched unit with the running text.
+/// Compares every function of every touched unit with the running text, and every data object
+/// that is to be replaced with the running data.
 ///
 /// `pre` holds the pre units of each target, in the manifest's order. Nothing is changed and
 /// nothing is loaded.
@@ -76,16 +78,17 @@ pub fn check(
             let needed = needed_symbols(target, index);
             of_target.push(unit::match_unit(arch, unit, found?, &needed, snapshot, &mut globals)?);
         }
-        matched.push((of_target, globals));
+        let objects = object::prove(arch, target, units, &mut of_target, &mut globals, snapshot)?;
+        matched.push((of_target, globals, objects));
     }
     let mut targets = Vec::new();
-    for (target, (units, globals)) in manifest.targets.iter().zip(matched) {
+    for (target, (units, globals, objects)) in manifest.targets.iter().zip(matched) {
         let mut symbols = BTreeMap::new();
         for needed in &target.symbols {
             let value = learn::resolve(needed, target, &units, &globals, snapshot)?;
             symbols.insert(needed.link.clone(), value);
         }
-        targets.push(report::target(target, units, symbols));
+        targets.push(report::target(target, units, objects, symbols));
     }
     Ok(Report { release: manifest.release.clone(), targets })
 }

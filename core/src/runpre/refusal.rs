@@ -30,6 +30,35 @@ pub enum Refusal {
     /// A byte that no rule explains.
     #[error("{0}")]
     Mismatch(Box<MismatchReport>),
+    /// A byte of a data object that is not what the pre unit says.
+    #[error("{0}")]
+    Data(Box<DataMismatch>),
+    /// A data object that is to be replaced is nowhere.
+    #[error(
+        "{object} of {unit}, which the update replaces, is not to be found in the kernel: no code of \
+         its unit refers to it, and the kernel's symbol list does not have it (a list with data \
+         needs CONFIG_KALLSYMS_ALL)"
+    )]
+    NoObject {
+        /// The object.
+        object: String,
+        /// Its unit.
+        unit: String,
+    },
+    /// Several places hold what a data object should.
+    #[error(
+        "{object} of {unit} may be at any of {}: they hold the same, and no code of its unit tells \
+         them apart",
+        list(addresses)
+    )]
+    AmbiguousObject {
+        /// The object.
+        object: String,
+        /// Its unit.
+        unit: String,
+        /// The places.
+        addresses: Vec<u64>,
+    },
     /// No function of that name in the kernel.
     #[error(
         "{function} of {unit} is not in the kernel's symbol list; the kernel was built from \
@@ -100,9 +129,9 @@ pub enum Refusal {
         addresses: Vec<u64>,
     },
     /// Text that cannot be read.
-    #[error("the running text of {function} at {address:#x} cannot be read")]
+    #[error("{function} at {address:#x} cannot be read in the running kernel")]
     Unreadable {
-        /// The function.
+        /// The function or data object.
         function: String,
         /// Its address.
         address: u64,
@@ -186,6 +215,66 @@ impl MismatchReport {
             probed: mismatch.probed,
             trampoline: arch.trampoline().recognise(&mismatch.found, place),
         }
+    }
+}
+
+/// Where a running data object is not the pre object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DataMismatch {
+    /// The object.
+    pub object: String,
+    /// Its unit.
+    pub unit: String,
+    /// Where the kernel has it.
+    pub address: u64,
+    /// Offset of the place in the object, in bytes.
+    pub offset: u64,
+    /// Bytes expected there, in hexadecimal.
+    pub expected: String,
+    /// Bytes found there, in hexadecimal.
+    pub found: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl DataMismatch {
+    pub(super) fn new(
+        (object, unit): (&str, &str),
+        (address, offset): (u64, u64),
+        (expected, found): (&[u8], &[u8]),
+        why: &str,
+    ) -> DataMismatch {
+        DataMismatch {
+            object: object.to_owned(),
+            unit: unit.to_owned(),
+            address,
+            offset,
+            expected: hex(expected),
+            found: hex(found),
+            why: why.to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for DataMismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "the running {} ({}) does not hold what the update was built from, at offset {:#x} \
+             (address {:#x}): {}",
+            self.object,
+            self.unit,
+            self.offset,
+            self.address.wrapping_add(self.offset),
+            self.why
+        )?;
+        writeln!(f, "  expected: {}", self.expected)?;
+        writeln!(f, "  found:    {}", self.found)?;
+        write!(
+            f,
+            "  is another update of it applied? (splice list) If not, create the update again from \
+             the running kernel's own source and compiler"
+        )
     }
 }
 

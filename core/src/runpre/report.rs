@@ -42,7 +42,9 @@ pub struct TargetReport {
     pub target: String,
     /// Functions that are proven, by unit in the manifest's order.
     pub functions: Vec<Vec<FunctionReport>>,
-    /// Functions that are not, and that the update does not touch.
+    /// Data objects that are to be replaced, all of them proven, in the manifest's order.
+    pub objects: Vec<ObjectReport>,
+    /// Functions that are not proven, and that the update does not touch.
     pub unproven: Vec<Unproven>,
     /// Bytes of proven functions.
     pub bytes: u64,
@@ -74,6 +76,19 @@ pub struct FunctionReport {
     pub padding: u64,
     /// Offset ranges that the kernel may rewrite while it runs.
     pub live: Vec<(u64, u64)>,
+}
+
+/// A data object that is proven.
+#[derive(Debug, Clone, Serialize)]
+pub struct ObjectReport {
+    /// Its name.
+    pub object: String,
+    /// Its unit.
+    pub unit: String,
+    /// Run-time address.
+    pub address: u64,
+    /// Size in bytes.
+    pub size: u64,
 }
 
 /// A function that is not proven.
@@ -126,11 +141,13 @@ impl TargetReport {
 pub(super) fn target(
     target: &Target,
     units: Vec<UnitMatch>,
+    objects: Vec<ObjectReport>,
     symbols: BTreeMap<String, u64>,
 ) -> TargetReport {
     let mut report = TargetReport {
         target: target.name.clone(),
         functions: Vec::new(),
+        objects,
         unproven: Vec::new(),
         bytes: 0,
         learned: 0,

@@ -28,7 +28,7 @@ pub(super) struct UnitMatch {
     /// Number of relocations whose value was read.
     pub(super) learned: usize,
     /// Section addresses.
-    sections: Sections,
+    pub(super) sections: Sections,
     /// Parts of symbol values: held against everything that is known in the end.
     hints: Vec<Hint>,
     /// For each symbol: its section and its offset there.
@@ -307,7 +307,7 @@ fn padding(arch: &dyn Arch, end: u64, snapshot: &Snapshot) -> u64 {
 }
 
 /// What this unit taught about global symbols must be what the kernel's own list says.
-fn agree_with_list(
+pub(super) fn agree_with_list(
     matched: &UnitMatch,
     globals: &mut Globals,
     snapshot: &Snapshot,

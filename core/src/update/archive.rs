@@ -293,6 +293,7 @@ mod tests {
                     module_name: "splice_x".into(),
                     units: vec![UnitEntry { name: "a.o".into(), pre: "pre/a.o".into() }],
                     functions: vec![],
+                    objects: vec![],
                     symbols: vec![],
                 }],
                 files: vec![],

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the update format that this engine writes and the only one that it reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The manifest, `manifest.json` in the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +56,8 @@ pub struct Target {
     pub units: Vec<UnitEntry>,
     /// Functions, changed and new.
     pub functions: Vec<Function>,
+    /// Constant data objects that are replaced where they stand.
+    pub objects: Vec<DataObject>,
     /// Unexported symbols that the update module needs.
     pub symbols: Vec<NeededSymbol>,
 }
@@ -98,6 +100,24 @@ pub struct Function {
     pub pre_parts: Vec<u32>,
     /// For a replaced function: the global symbol of the new code in the update module.
     pub new_link: Option<String>,
+}
+
+/// A constant data object of an update: its new contents are written over the running ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataObject {
+    /// Its name in the source's object.
+    pub name: String,
+    /// Index into [`Target::units`].
+    pub unit: u32,
+    /// Size in bytes, the same before and after.
+    pub size: u64,
+    /// Why, in words.
+    pub reasons: Vec<String>,
+    /// Its index in the pre object's symbol table.
+    pub pre_symbol: u32,
+    /// The global symbol of the new contents in the update module.
+    pub new_link: String,
 }
 
 /// An unexported symbol that new code refers to.

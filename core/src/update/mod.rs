@@ -6,6 +6,6 @@ mod manifest;
 
 pub use archive::{ArchiveError, Update, is_id};
 pub use manifest::{
-    Change, CoreModule, FORMAT, FileEntry, Function, Manifest, NeededSymbol, Place, Target,
-    UnitEntry,
+    Change, CoreModule, DataObject, FORMAT, FileEntry, Function, Manifest, NeededSymbol, Place,
+    Target, UnitEntry,
 };

@@ -143,6 +143,11 @@ impl Lab {
 
     /// Creates an update from a patch's text. The file need not exist afterwards: see the answer.
     pub fn create(&self, id: &str, patch: &str) -> Result<(PathBuf, Answer)> {
+        self.create_with(id, patch, &[])
+    }
+
+    /// The same, with more words for `splice create`.
+    pub fn create_with(&self, id: &str, patch: &str, more: &[&str]) -> Result<(PathBuf, Answer)> {
         let source = self.work.path().join(format!("{id}.patch"));
         let update = self.work.path().join(format!("{id}.splice"));
         std::fs::write(&source, patch)?;
@@ -156,7 +161,7 @@ impl Lab {
             &update.to_string_lossy(),
             &source.to_string_lossy(),
         ];
-        Ok((update.clone(), self.splice(&words)?))
+        Ok((update.clone(), self.splice(&[&words, more].concat())?))
     }
 }
 

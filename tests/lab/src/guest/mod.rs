@@ -5,6 +5,7 @@
 pub mod command;
 pub mod kernel;
 pub mod load;
+pub mod netlink;
 pub mod probe;
 pub mod serve;
 pub mod setup;

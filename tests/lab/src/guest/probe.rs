@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
+use super::netlink;
 use super::setup::{attach_filter, event_descriptor, name_process, send_raw, socket};
 
 /// Runs the probe with this name.
@@ -14,6 +15,7 @@ pub fn run(name: &str) -> ExitCode {
     let result = match name {
         "tcp-attach-filter" => tcp_attach_filter(),
         "raw-short-header" => raw_short_header(),
+        "tipc-net-set" => tipc_net_set(),
         "sleep-in-eventfd" => sleep_in_eventfd(),
         _ => Err(io::Error::other(format!("no probe is called {name}"))),
     };
@@ -52,6 +54,17 @@ fn raw_short_header() -> io::Result<()> {
         *to = from;
     }
     send_raw(&socket, &packet)
+}
+
+/// CVE-2026-74283: may an unprivileged user change the network's settings? The command lacks what
+/// it needs, so that even one who may gets an error, but another one.
+fn tipc_net_set() -> io::Result<()> {
+    /// `TIPC_NL_NET_SET` of include/uapi/linux/tipc_netlink.h.
+    const NET_SET: u8 = 15;
+    match netlink::command("TIPCv2", NET_SET) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other,
+    }
 }
 
 /// Sleeps in reading an event descriptor until standard input ends, for a test that needs a thread

@@ -116,6 +116,21 @@ pub fn attach_filter(socket: &OwnedFd) -> io::Result<()> {
     check(result)
 }
 
+/// Connects a netlink socket to the kernel, so that it can be written to.
+pub fn connect_netlink(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: sockaddr_nl is a plain C structure for which all zeroes is a valid value.
+    let mut to: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    to.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+    // SAFETY: the address's pointer and length describe live memory.
+    check(unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_nl>() as libc::socklen_t,
+        )
+    })
+}
+
 /// Sends bytes to 127.0.0.1 through a raw socket with the header included.
 pub fn send_raw(socket: &OwnedFd, packet: &[u8]) -> io::Result<()> {
     // SAFETY: sockaddr_in is a plain C structure for which all zeroes is a valid value.

@@ -2,6 +2,7 @@
 //! The end-to-end tests. Each prints a line, as `cargo test` does; none is ever skipped silently.
 
 mod build;
+mod data;
 mod guest;
 mod machine;
 mod reach;
@@ -111,6 +112,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     build::run(&mut suite, &fixture);
     reach::run(&mut suite, &fixture);
     guest::run(&mut suite, &fixture);
+    data::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     drop(fixture);
     suite.test("corpus", || {
