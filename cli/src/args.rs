@@ -138,7 +138,7 @@ pub(crate) struct CreateArgs {
     /// Do it in spite of one objection, named as its message says; may be repeated. NAME: replace a
     /// function that some thread is always in. init:NAME: leave out a change of start-up or exit
     /// code. export:NAME: keep to an export whose version changed. struct:NAME: use a structure
-    /// whose layout changed. data:NAME: leave out a change of an object.
+    /// whose layout changed. enum:NAME: an enumeration whose values changed. data:NAME: leave out a change of an object.
     #[arg(long, value_name = "[KIND:]NAME")]
     pub(crate) accept: Vec<Accept>,
     /// Build even if a header reaches more than 200 units.

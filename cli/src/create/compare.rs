@@ -2,13 +2,14 @@
 //! Comparing the units before and after.
 
 use splice_core::arch::Arch;
+use splice_core::debug::{self, Layouts};
 use splice_core::diff::{AcceptKind, Objection, UnitDiff, diff_units};
 use splice_core::plan;
 use splice_core::unit::Unit;
 
 use super::paths;
 use crate::exit::Failure;
-use crate::kernel::Compiled;
+use crate::kernel::{Compiled, Patched};
 
 /// A unit that differs.
 pub(super) struct Touched {
@@ -25,19 +26,24 @@ pub(super) struct Touched {
 pub(super) fn compare(
     arch: &dyn Arch,
     compiled: Vec<Compiled>,
+    patched: &Patched,
 ) -> Result<(Vec<Touched>, Vec<Objection>), Failure> {
     let mut touched = Vec::new();
     let mut objections = Vec::new();
-    for Compiled { name, command, pre: bytes, post } in compiled {
-        if let Some(place) = paths::beyond(&name) {
-            if bytes != post {
-                objections.push(place.objection(&name));
+    for unit in compiled {
+        let name = &unit.name;
+        if let Some(place) = paths::beyond(name) {
+            if unit.pre != unit.post {
+                objections.push(place.objection(name));
             }
             continue;
         }
-        let pre = Unit::read(arch, &name, &bytes).map_err(Failure::from_error)?;
-        let post = Unit::read(arch, &name, &post).map_err(Failure::from_error)?;
+        let pre = Unit::read(arch, name, &unit.pre).map_err(Failure::from_error)?;
+        let post = Unit::read(arch, name, &unit.post).map_err(Failure::from_error)?;
         let mut diff = diff_units(arch, &pre, &post).map_err(Failure::from_error)?;
+        if !diff.is_unchanged() && !unit.is_assembler() {
+            layouts(arch, &unit, patched, (&pre, &post), &mut diff)?;
+        }
         objections.extend(diff.refusals.drain(..).map(|objection| Objection {
             what: format!("{} in {name}", objection.what),
             ..objection
@@ -45,6 +51,7 @@ pub(super) fn compare(
         // What was accepted is left as it runs; a unit may have nothing else.
         if diff.has_effect() {
             objections.extend(never_left(arch, &pre, &diff));
+            let Compiled { command, pre: bytes, .. } = unit;
             touched.push(Touched { pre, post, diff, command, bytes });
         }
     }
@@ -75,4 +82,31 @@ fn never_left(arch: &dyn Arch, pre: &Unit, diff: &UnitDiff) -> Vec<Objection> {
             })
         })
         .collect()
+}
+
+/// Compares the layouts of types, and adds to the reasons what was inlined.
+fn layouts(
+    arch: &dyn Arch,
+    unit: &Compiled,
+    patched: &Patched,
+    (pre, post): (&Unit, &Unit),
+    diff: &mut UnitDiff,
+) -> Result<(), Failure> {
+    let (before, after) = unit.whole()?;
+    let found = debug::examine(
+        arch,
+        debug::Build { unit: pre, bytes: &before },
+        debug::Build { unit: post, bytes: &after },
+        &|function| patched.touches(&function.file, &function.name),
+        diff,
+    );
+    if let Layouts::Unknown(why) = found {
+        let objection = Objection::new(
+            "layouts of types",
+            format!("whether they changed is not known: {why}"),
+            "build the kernel's units with plain debug information",
+        );
+        diff.refusals.push(objection.or_accept(AcceptKind::Struct, &unit.name));
+    }
+    Ok(())
 }

@@ -81,7 +81,7 @@ pub(crate) fn run(
     phases.end("post");
 
     note("comparing");
-    let (touched, mut objections) = compare::compare(arch, compiled)?;
+    let (touched, mut objections) = compare::compare(arch, compiled, &patched)?;
     let warn = &mut |text: &str| output.note(text);
     objections.extend(exports::objections(&tree, overlay.path(), &touched, warn)?);
     drop(overlay);

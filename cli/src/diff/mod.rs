@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use splice_core::arch::Arch;
+use splice_core::debug::{self, Layouts};
 use splice_core::diff::{ChangedItem, DiffReport, Verdict, diff_units, report};
 use splice_core::unit::Unit;
 
@@ -62,8 +63,15 @@ fn pair(
 ) -> anyhow::Result<DiffReport> {
     let pre = Unit::read(arch, &pre.to_string_lossy(), pre_bytes)?;
     let post = Unit::read(arch, &post.to_string_lossy(), post_bytes)?;
-    let diff = diff_units(arch, &pre, &post)?;
-    Ok(report(arch, &pre, &post, &diff))
+    let mut diff = diff_units(arch, &pre, &post)?;
+    let layouts = debug::examine(
+        arch,
+        debug::Build { unit: &pre, bytes: pre_bytes },
+        debug::Build { unit: &post, bytes: post_bytes },
+        &|_| false,
+        &mut diff,
+    );
+    Ok(DiffReport { layouts: Some(layouts), ..report(arch, &pre, &post, &diff) })
 }
 
 fn items(out: &mut String, title: &str, items: &[ChangedItem]) {
@@ -102,6 +110,9 @@ fn text(report: &DiffReport) -> String {
     for refusal in &report.refusals {
         let _ = writeln!(out, "refused   {}: {}", refusal.what, refusal.why);
         let _ = writeln!(out, "          {}", refusal.ways());
+    }
+    if let Some(Layouts::Unknown(why)) = &report.layouts {
+        let _ = writeln!(out, "layouts of types were not compared: {why}");
     }
     if report.verdict == Verdict::Unchanged {
         out.push_str("nothing changed that a running kernel would notice\n");

@@ -5,6 +5,7 @@
 //! The unit after is made by the same command in an overlay.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,9 +19,29 @@ use super::reach::normal;
 use super::{Built, Overlay, Tree, cache, packages};
 use crate::exit::{Exit, Failure};
 
-/// What is added to the kernel's flags: a section for each function and object, so that each can be
-/// compared and moved by itself.
-pub(super) const FLAGS: &str = "KCFLAGS=-ffunction-sections -fdata-sections";
+/// More than a unit's object takes, with its debug sections.
+const MAX_OBJECT: u64 = 1 << 30;
+
+/// What is added to the flags of a kernel with that configuration: a section for each function and
+/// object, so that each can be compared and moved by itself; and debug information, all of it in the
+/// object and as it is, which does not change the code.
+pub(super) fn flags(config: &str) -> String {
+    let set = |name: &str| config.lines().any(|line| line.strip_prefix(name) == Some("=y"));
+    let mut flags = "KCFLAGS=-ffunction-sections -fdata-sections".to_owned();
+    for (needed, flag) in [
+        (!set("CONFIG_DEBUG_INFO"), " -g"),
+        (set("CONFIG_DEBUG_INFO_SPLIT"), " -gno-split-dwarf"),
+        (set("CONFIG_DEBUG_INFO_COMPRESSED"), " -gz=none"),
+        (set("CONFIG_DEBUG_INFO_COMPRESSED_ZLIB"), " -gz=none"),
+        (set("CONFIG_DEBUG_INFO_COMPRESSED_ZSTD"), " -gz=none"),
+        (set("CONFIG_DEBUG_INFO_REDUCED"), " -femit-struct-debug-detailed=any"),
+    ] {
+        if needed {
+            flags.push_str(flag);
+        }
+    }
+    flags
+}
 
 /// A unit, compiled twice, without debug sections.
 #[derive(Debug)]
@@ -33,6 +54,31 @@ pub(crate) struct Compiled {
     pub(crate) pre: Vec<u8>,
     /// The object after.
     pub(crate) post: Vec<u8>,
+    /// Where they are with debug sections.
+    whole: (PathBuf, PathBuf),
+}
+
+impl Compiled {
+    /// Whether the source is in assembler, which has no types.
+    pub(crate) fn is_assembler(&self) -> bool {
+        self.command.split_whitespace().any(|word| word.ends_with(".S"))
+    }
+
+    /// The objects before and after with their debug sections; the overlay must still be there.
+    pub(crate) fn whole(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        let (before, after) = &self.whole;
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            let file = zstd::Decoder::new(std::fs::File::open(before)?)?;
+            file.take(MAX_OBJECT).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let damaged = || format!("{} is damaged; delete it, and try again", before.display());
+        let pre = read().with_context(damaged)?;
+        let post =
+            std::fs::read(after).with_context(|| format!("cannot read {}", after.display()))?;
+        Ok((pre, post))
+    }
 }
 
 /// How a unit before was made.
@@ -86,7 +132,7 @@ pub(crate) fn before(
         if !open.is_empty() {
             let output = tree
                 .make(&tree.source())
-                .arg(FLAGS)
+                .arg(flags(&tree.config()?))
                 .arg(format!("-j{jobs}"))
                 .args(open.iter().map(|(_, built)| &built.goal))
                 .output()
@@ -130,7 +176,8 @@ pub(crate) fn after(
                 let compiled = if made.reads(changed, &new) {
                     let post = one(tree, overlay, object, &made.command)?;
                     let (name, command) = (object.clone(), made.command);
-                    Some(Compiled { name, command, pre, post })
+                    let whole = (whole(&cache, object), overlay.path().join(object));
+                    Some(Compiled { name, command, pre, post, whole })
                 } else {
                     None
                 };
@@ -179,11 +226,19 @@ fn sidecar(units: &Path, object: &str) -> PathBuf {
     units.join(format!("{object}.json"))
 }
 
+/// Where a unit is with its debug sections, compressed.
+fn whole(units: &Path, object: &str) -> PathBuf {
+    units.join(format!("{object}.debug"))
+}
+
 /// The command and the object of a unit that was compiled before and is undamaged.
 fn kept(units: &Path, object: &str) -> Option<(Made, Vec<u8>)> {
     let made = std::fs::read(sidecar(units, object)).ok()?;
     let made: Made = serde_json::from_slice(&made).ok()?;
     let bytes = std::fs::read(units.join(object)).ok()?;
+    if !whole(units, object).is_file() {
+        return None;
+    }
     (packages::sum(&bytes) == made.sha256).then_some((made, bytes))
 }
 
@@ -198,6 +253,10 @@ fn keep(tree: &Tree, units: &Path, object: &str) -> Result<()> {
         .with_context(|| format!("{} does not say how the unit was made", record.display()))?;
     let bytes = stripped(tree, &made)?;
     cache::create(&units.join(directory))?;
+    cache::write_whole(
+        &whole(units, object),
+        &compressed(&made).with_context(|| format!("cannot read {}", made.display()))?,
+    )?;
     cache::write_whole(&units.join(object), &bytes)?;
     let (command, files) = (command.to_owned(), files(&text));
     let made = Made { sha256: packages::sum(&bytes), command, files };
@@ -234,6 +293,14 @@ pub(super) fn files(text: &str) -> Vec<String> {
     }
     // Without its list, nothing is known.
     if files.len() < 2 { Vec::new() } else { files }
+}
+
+/// A file, compressed, with a sum of its contents.
+fn compressed(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut out = zstd::Encoder::new(Vec::new(), 1)?;
+    out.include_checksum(true)?;
+    std::io::copy(&mut std::fs::File::open(path)?, &mut out)?;
+    out.finish()
 }
 
 /// An object without its debug sections.
@@ -294,11 +361,45 @@ mod tests {
     }
 
     #[test]
+    fn every_kernel_is_built_with_whole_debug_information() {
+        let plain = "KCFLAGS=-ffunction-sections -fdata-sections";
+        assert_eq!(flags("CONFIG_DEBUG_INFO=y\n# CONFIG_DEBUG_INFO_SPLIT is not set\n"), plain);
+        assert_eq!(flags("CONFIG_DEBUG_INFO_NONE=y\n"), format!("{plain} -g"));
+        assert_eq!(
+            flags("CONFIG_DEBUG_INFO=y\nCONFIG_DEBUG_INFO_SPLIT=y\n"),
+            format!("{plain} -gno-split-dwarf")
+        );
+    }
+
+    #[test]
+    fn an_object_comes_back_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str| directory.path().join(name);
+        let object: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        std::fs::write(file("post.o"), &object).unwrap();
+        let mut packed = compressed(&file("post.o")).unwrap();
+        std::fs::write(file("pre.o.debug"), &packed).unwrap();
+        let compiled = Compiled {
+            name: "pre.o".into(),
+            pre: Vec::new(),
+            post: Vec::new(),
+            command: "gcc -c a.c".into(),
+            whole: (file("pre.o.debug"), file("post.o")),
+        };
+        assert!(compiled.whole().unwrap() == (object.clone(), object));
+        let middle = packed.len() / 2;
+        packed[middle] ^= 1;
+        std::fs::write(file("pre.o.debug"), &packed).unwrap();
+        assert!(compiled.whole().unwrap_err().to_string().contains("delete it"));
+    }
+
+    #[test]
     fn a_damaged_unit_is_not_taken() {
         let units = tempfile::tempdir().unwrap();
         let made =
             Made { sha256: packages::sum(b"object"), command: "c".into(), files: Vec::new() };
         std::fs::write(units.path().join("a.o"), b"object").unwrap();
+        std::fs::write(whole(units.path(), "a.o"), b"").unwrap();
         std::fs::write(sidecar(units.path(), "a.o"), serde_json::to_vec(&made).unwrap()).unwrap();
         assert!(kept(units.path(), "a.o").is_some());
         std::fs::write(units.path().join("a.o"), b"objecT").unwrap();

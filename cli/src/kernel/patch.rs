@@ -53,6 +53,15 @@ impl Patched {
         (before, after)
     }
 
+    /// Whether the function of that name in that file reads differently than before.
+    pub(crate) fn touches(&self, path: &str, name: &str) -> bool {
+        match (self.before.get(path), self.after.get(path)) {
+            (Some(before), Some(after)) => function(before, name) != function(after, name),
+            (None, after) => after.is_some(),
+            (_, None) => false,
+        }
+    }
+
     /// Applies a patch on top of those before.
     pub(crate) fn add(&mut self, source: &Path, name: &str, text: &str) -> Result<()> {
         let options = if text.lines().any(|line| line.starts_with("diff --git ")) {
@@ -132,6 +141,26 @@ impl Patched {
         self.after.insert(path.to_owned(), after);
         Ok(())
     }
+}
+
+/// A function's definition, if it is written as the kernel's style has it: from the line with its
+/// name, which is not indented, to the next line that begins with a closing brace.
+fn function<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+    for (at, _) in text.match_indices(name) {
+        let line = text.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+        let rest = text.get(at..)?;
+        let whole = |c: char| !c.is_alphanumeric() && c != '_';
+        let begins = text.get(line..at)?.chars().next_back().is_none_or(whole);
+        let indented = text.get(line..)?.starts_with([' ', '\t', '#', '/', '*']);
+        let called = rest.strip_prefix(name)?.trim_start().starts_with('(');
+        let opens =
+            rest.find(['{', ';']).is_some_and(|at| rest.get(at..).unwrap_or("").starts_with('{'));
+        if begins && !indented && called && opens {
+            let end = rest.find("\n}").map_or(text.len(), |end| at + end);
+            return text.get(line..end);
+        }
+    }
+    None
 }
 
 fn is_c(path: &str) -> bool {
@@ -305,6 +334,27 @@ mod tests {
             number += 1;
         }
         all
+    }
+
+    #[test]
+    fn a_functions_own_text_is_found() {
+        let text = "int f(int);\n#define g(x) f(x)\n\tg(1);\nstatic int\nf(int x)\n{\n\treturn x;\n}\n\
+                    static void *gf(void)\n{\n\tf(g(2));\n}\nDEFINE(g)\n";
+        assert_eq!(function(text, "f"), Some("f(int x)\n{\n\treturn x;"));
+        assert_eq!(function(text, "gf"), Some("static void *gf(void)\n{\n\tf(g(2));"));
+        assert_eq!(function(text, "g"), None);
+        assert_eq!(function(text, "x"), None);
+    }
+
+    #[test]
+    fn a_patch_touches_what_it_changes_and_nothing_else() {
+        let mut patched = Patched::default();
+        let before = "int f(void)\n{\n\treturn 1;\n}\nint g(void)\n{\n\treturn 2;\n}\n";
+        patched.before.insert("a.h".into(), before.into());
+        patched.after.insert("a.h".into(), before.replace('2', "3"));
+        assert!(patched.touches("a.h", "g"));
+        assert!(!patched.touches("a.h", "f"));
+        assert!(!patched.touches("b.h", "g"));
     }
 
     #[test]

@@ -123,6 +123,11 @@ impl Tree {
         self.root.join("source")
     }
 
+    /// The configuration.
+    pub(crate) fn config(&self) -> Result<String> {
+        std::fs::read_to_string(self.source().join(".config")).context("no configuration")
+    }
+
     /// What modules are built against.
     pub(crate) fn headers(&self) -> PathBuf {
         self.root.join(&self.facts.headers)
@@ -414,10 +419,11 @@ impl Ready {
     fn configure(self, jobs: usize, note: &mut dyn FnMut(&str)) -> Result<Tree> {
         let Self { mut tree, config, symvers } = self;
         let source = tree.source();
+        let flags = compile::flags(&config);
         let run = |words: &[&str]| {
             // With the flags for units already, or the first unit would build all of this again.
             let mut make = tree.make(&source);
-            packages::run(make.args(words).arg(compile::FLAGS).arg(format!("-j{jobs}")))
+            packages::run(make.args(words).arg(&flags).arg(format!("-j{jobs}")))
         };
         if source.join("include/generated/autoconf.h").exists() {
             note("cleaning the copy of the source");
@@ -428,7 +434,7 @@ impl Ready {
         std::fs::write(source.join(".config"), &config).context("cannot write to the cache")?;
         note("configuring");
         run(&["olddefconfig"])?;
-        let now = std::fs::read_to_string(source.join(".config")).context("no configuration")?;
+        let now = tree.config()?;
         let now = options(&now);
         let mut changed: Vec<&str> = before
             .iter()

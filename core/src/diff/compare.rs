@@ -94,14 +94,18 @@ impl<'a> Context<'a> {
             Verdict::Changed(d) => Some(Reason::Code {
                 name: name.to_owned(),
                 offset: d.pre_offset,
+                post_offset: d.post_offset,
                 pre: d.pre,
                 post: d.post,
+                within: None,
             }),
             Verdict::CannotJudge(why) => Some(Reason::Code {
                 name: name.to_owned(),
                 offset: 0,
+                post_offset: 0,
                 pre: String::new(),
                 post: why,
+                within: None,
             }),
         })
     }
@@ -161,6 +165,7 @@ impl<'a> Context<'a> {
                     offset: a.offset.saturating_sub(start),
                     pre: describe(self.pre, a, x),
                     post: describe(self.post, b, y),
+                    within: None,
                 }));
             }
         }

@@ -47,6 +47,24 @@ pub enum DiffError {
     },
 }
 
+/// A function that the compiler has put into another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Inlined {
+    /// Its name.
+    pub name: String,
+    /// The file that it is in; empty if that is not known.
+    pub file: String,
+}
+
+impl std::fmt::Display for Inlined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.file.as_str() {
+            "" => f.write_str(&self.name),
+            file => write!(f, "{} from {file}", self.name),
+        }
+    }
+}
+
 /// Why a function counts as changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -58,10 +76,14 @@ pub enum Reason {
         name: String,
         /// Offset of the first instruction that differs, in bytes.
         offset: u64,
+        /// The same in the code after.
+        post_offset: u64,
         /// That instruction before.
         pre: String,
         /// That instruction after.
         post: String,
+        /// The inlined function that it is from, before and after, if that is known.
+        within: Option<Inlined>,
     },
     /// It refers to something else than before.
     Refers {
@@ -73,6 +95,8 @@ pub enum Reason {
         pre: String,
         /// What it refers to now.
         post: String,
+        /// The inlined function that it is from, before and after, if that is known.
+        within: Option<Inlined>,
     },
     /// Its entries in a special section differ.
     Entries {
@@ -106,24 +130,26 @@ pub enum Reason {
         /// The line after.
         post: u64,
     },
+    /// A function that changed is inlined in it.
+    Inlined(Inlined),
     /// It did not exist before.
     New,
 }
 
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = |within: &Option<Inlined>| {
+            within.as_ref().map_or_else(String::new, |inlined| format!(", in inlined {inlined}"))
+        };
         let or_end = |s: &str| if s.is_empty() { "its end".to_owned() } else { format!("`{s}`") };
         match self {
-            Reason::Code { name, offset, pre, post } => {
-                write!(
-                    f,
-                    "code of {name} differs at {offset:#x}: {} → {}",
-                    or_end(pre),
-                    or_end(post)
-                )
+            Reason::Code { name, offset, pre, post, within, .. } => {
+                let (pre, post) = (or_end(pre), or_end(post));
+                write!(f, "code of {name} differs at {offset:#x}: {pre} → {post}{}", place(within))
             }
-            Reason::Refers { name, offset, pre, post } => {
-                write!(f, "{name} refers at {offset:#x} to {post}, before to {pre}")
+            Reason::Refers { name, offset, pre, post, within } => {
+                let place = place(within);
+                write!(f, "{name} refers at {offset:#x} to {post}, before to {pre}{place}")
             }
             Reason::Entries { section } => write!(f, "its entries in {section} differ"),
             Reason::Contents { name, offset, pre, post, more } => {
@@ -140,6 +166,7 @@ impl std::fmt::Display for Reason {
             Reason::Line { pre, post } => {
                 write!(f, "line number only (ignored): {pre} → {post}")
             }
+            Reason::Inlined(inlined) => write!(f, "inlined {inlined}"),
             Reason::New => f.write_str("new"),
         }
     }

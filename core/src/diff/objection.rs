@@ -59,16 +59,19 @@ pub enum AcceptKind {
     Export,
     /// Use a structure whose layout changed.
     Struct,
+    /// Use an enumeration whose values changed.
+    Enum,
     /// Leave out a change of an object's contents.
     Data,
 }
 
 impl AcceptKind {
-    const ALL: [AcceptKind; 5] = [
+    const ALL: [AcceptKind; 6] = [
         AcceptKind::Busy,
         AcceptKind::Init,
         AcceptKind::Export,
         AcceptKind::Struct,
+        AcceptKind::Enum,
         AcceptKind::Data,
     ];
 
@@ -79,6 +82,7 @@ impl AcceptKind {
             AcceptKind::Init => "init",
             AcceptKind::Export => "export",
             AcceptKind::Struct => "struct",
+            AcceptKind::Enum => "enum",
             AcceptKind::Data => "data",
         }
     }
@@ -92,6 +96,7 @@ impl AcceptKind {
             AcceptKind::Struct => {
                 "if you know that no object of the old layout meets code that expects the new one"
             }
+            AcceptKind::Enum => "if you know that no object holds a value that now means another",
             AcceptKind::Data => "to leave it as it is, if the rest of the fix is right without it",
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{ChangedFunction, Objection, Reason, UnitDiff};
 use crate::arch::Arch;
+use crate::debug::Layouts;
 use crate::unit::{SpanId, Unit};
 
 /// Version of the form.
@@ -39,6 +40,8 @@ pub struct DiffReport {
     pub data: DataReport,
     /// What stands against it.
     pub refusals: Vec<Objection>,
+    /// Whether layouts of types were compared; absent if nobody asked.
+    pub layouts: Option<Layouts>,
 }
 
 /// Functions of a report.
@@ -137,6 +140,7 @@ pub fn report(arch: &dyn Arch, pre: &Unit, post: &Unit, diff: &UnitDiff) -> Diff
             new: names(post, &diff.data_new),
         },
         refusals: diff.refusals.clone(),
+        layouts: None,
     }
 }
 
