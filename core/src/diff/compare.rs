@@ -211,7 +211,11 @@ impl<'a> Context<'a> {
             let all = section.relocs.iter();
             all.map(|r| (r.offset, r.r_type, r.addend, symbol_name(unit, r).to_owned())).collect()
         };
-        x.name == y.name && x.data == y.data && relocs(self.pre, x) == relocs(self.post, y)
+        let value = |unit: &Unit, r: &Reloc| unit.symbols.get(r.symbol as usize).map(|s| s.value);
+        value(self.pre, a) == value(self.post, b)
+            && x.name == y.name
+            && x.data == y.data
+            && relocs(self.pre, x) == relocs(self.post, y)
     }
 
     fn same_place(&self, pre: SpanId, from: i64, post: SpanId, to: i64, seen: &mut Seen) -> bool {
@@ -224,11 +228,11 @@ impl<'a> Context<'a> {
                     let offset = usize::try_from(offset).ok()?;
                     unit.bytes_of(span).get(offset..)
                 };
-                // The base of a string that is counted from one, say, lies before it.
-                if from < 0 && from == to {
-                    return self.pre.bytes_of(a) == self.post.bytes_of(b);
-                }
                 let (x, y) = (rest(self.pre, a, from), rest(self.post, b, to));
+                // A place outside it, its end when counting backwards, say, is a place of the whole.
+                if x.is_none() && y.is_none() {
+                    return from == to && self.pre.bytes_of(a) == self.post.bytes_of(b);
+                }
                 x.is_some() && x == y && (a.kind == SpanKind::String || from == to)
             }
             // Tables without a name are the same if they hold the same.

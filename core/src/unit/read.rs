@@ -30,10 +30,21 @@ impl Unit {
         if let Some(section) = unit.sections.iter().find(|s| lacks_bytes(arch, s)) {
             return Err(malformed(format!("section {} has no bytes in the file", section.name)));
         }
+        if let Some(section) = unit.sections.iter().find(|s| is_part_of_file(s)) {
+            return Err(malformed(format!(
+                "section {} describes the file, and yet claims to be loaded",
+                section.name
+            )));
+        }
         span::cut(arch, &mut unit);
         settled::restore(arch, &mut unit)?;
         Ok(unit)
     }
+}
+
+/// Whether a section that only a linker reads is marked as one that a processor reads.
+fn is_part_of_file(section: &Section) -> bool {
+    section.flags & SHF_ALLOC.0 != 0 && !span::is_table(section.sh_type)
 }
 
 /// Whether a section that only its bytes can be understood by has none: all but plain data.

@@ -133,7 +133,7 @@ fn is_label(symbol: &Symbol) -> bool {
     symbol.kind == STT_NOTYPE.0 && symbol.binding == STB_LOCAL.0 && symbol.name.starts_with(".L")
 }
 
-fn is_table(sh_type: u32) -> bool {
+pub(super) fn is_table(sh_type: u32) -> bool {
     ![SHT_SYMTAB.0, SHT_STRTAB.0, SHT_RELA.0, SHT_NULL.0].contains(&sh_type)
 }
 
