@@ -81,47 +81,72 @@ impl Versions {
         }
     }
 
-    /// The symbols whose version is another one afterwards.
+    /// The symbols whose version is another one afterwards, and not only since the unit sees more or
+    /// less of some type: the checksum counts what is included, too, and an `#include` changes it
+    /// without any change that a module could notice.
     pub(crate) fn changes(&self, after: &Self) -> Vec<Changed> {
         let both =
             self.sums.iter().filter_map(|(name, sum)| Some((name, sum, after.sums.get(name)?)));
         both.filter(|(_, sum, new)| sum != new)
-            .map(|(symbol, sum, new)| Changed {
-                symbol: symbol.clone(),
-                before: sum.clone(),
-                after: new.clone(),
-                cause: self.cause(after, symbol),
+            .filter_map(|(symbol, sum, new)| {
+                Some(Changed {
+                    symbol: symbol.clone(),
+                    before: sum.clone(),
+                    after: new.clone(),
+                    cause: self.cause(after, symbol)?,
+                })
             })
             .collect()
     }
 
-    /// What differs in a symbol's declaration or in the types behind it.
-    fn cause(&self, after: &Self, symbol: &str) -> String {
+    /// What differs in a symbol's declaration or in the types behind it; none if nothing does that
+    /// both sides see.
+    fn cause(&self, after: &Self, symbol: &str) -> Option<String> {
         let mut seen = BTreeSet::new();
         let mut todo = vec![symbol];
         let mut differ = BTreeSet::new();
+        let mut hidden = false;
         while let Some(name) = todo.pop() {
             if !seen.insert(name) {
                 continue;
             }
-            let (was, is) = (self.types.get(name), after.types.get(name));
+            let (Some(was), Some(is)) = (self.types.get(name), after.types.get(name)) else {
+                // What names it on one side only differs itself.
+                continue;
+            };
             if was != is {
+                if is_hidden(was) != is_hidden(is) {
+                    hidden = true;
+                    continue;
+                }
                 differ.insert(name);
             }
-            for text in [was, is].into_iter().flatten() {
+            for text in [was, is] {
                 todo.extend(text.split(' ').filter(|word| word.contains('#')));
             }
         }
         if differ.contains(symbol) {
-            return "its own declaration differs".into();
+            return Some("its own declaration differs".into());
         }
-        let names: Vec<String> = differ.into_iter().map(in_words).collect();
+        let names: Vec<String> = differ.iter().take(NAMED).map(|name| in_words(name)).collect();
+        let more = differ.len() - names.len();
         match names.as_slice() {
-            [] => "a type that it names differs".into(),
-            [one] => format!("{one} differs"),
-            names => format!("{} differ", names.join(", ")),
+            [] if hidden => None,
+            [] => Some("a type that it names differs".into()),
+            [one] => Some(format!("{one} differs")),
+            names if more == 0 => Some(format!("{} differ", names.join(", "))),
+            names => Some(format!("{} and {more} more differ", names.join(", "))),
         }
     }
+}
+
+/// How many types a message names.
+const NAMED: usize = 4;
+
+/// Whether a type is only declared where the unit sees it (`expand_and_crc_sym`,
+/// scripts/genksyms/genksyms.c).
+fn is_hidden(definition: &str) -> bool {
+    definition.ends_with("{ UNKNOWN }") || definition.ends_with("{ UNKNOWN } ")
 }
 
 /// `struct sock` for `s#sock`.
@@ -173,6 +198,14 @@ mod tests {
         assert_eq!(changes.len(), 1);
         assert_eq!((changes[0].before.as_str(), changes[0].after.as_str()), ("0x1", "0x9"));
         assert_eq!(changes[0].cause, "struct in differs");
+        let seen = TYPES.replace("{ int a ; }", "{ UNKNOWN }");
+        let seen = Versions::parse("#SYMVER f 0x8\n", &seen);
+        assert!(before.changes(&seen).is_empty(), "an opaque type is no change");
+        assert!(seen.changes(&before).is_empty(), "nor is one that the unit now sees");
+        let wider =
+            TYPES.replace("{ int a ; }", "{ UNKNOWN }").replace("s#in b ;", "s#in b ; int c ;");
+        let wider = Versions::parse("#SYMVER f 0x5\n", &wider);
+        assert_eq!(before.changes(&wider)[0].cause, "struct out differs");
         let own = Versions::parse("#SYMVER g 0x7\n", &TYPES.replace("( int )", "( long )"));
         assert_eq!(before.changes(&own)[0].cause, "its own declaration differs");
     }
