@@ -45,6 +45,7 @@ int imported_data = 7;
 static __attribute__((noinline)) int twin(int x) { return x * 3 + 1; }
 int shared(int x) { return twin(x) - 1; }
 int overridden(int x) { return x - 0x777; }
+int unmentioned = 9;
 "#;
 
 struct Linked {
@@ -231,6 +232,44 @@ fn a_global_name_may_mean_another_thing_in_each_module() {
     let report = check(one.arch, &manifest, &pre, &snapshot).unwrap();
     for (target, linked) in report.targets.iter().zip([&one, &two]) {
         assert_eq!(target.symbols["splice_sym_0_shared"], linked.only("shared"));
+    }
+}
+
+/// The kernel lists a module's symbols as local unless they are exported.
+#[test]
+fn an_unmentioned_global_of_a_module_is_found_if_nothing_else_has_its_name() {
+    let linked = link();
+    let listed: String = linked
+        .symbols
+        .lines()
+        .map(|line| {
+            let (address, rest) = line.split_at(17);
+            let (kind, name) = rest.split_at(1);
+            format!("{address}{}{name}\t[one]\n", kind.to_lowercase())
+        })
+        .collect();
+    let look = |more: &str| {
+        let wanted = NeededSymbol {
+            link: "splice_sym_0_unmentioned".into(),
+            name: "unmentioned".into(),
+            place: Place::Global,
+        };
+        let mut manifest = linked.manifest(&["first"], vec![wanted]);
+        manifest.targets[0].name = "one".into();
+        let symbols = Kallsyms::parse(format!("{more}{listed}")).unwrap();
+        let memory = RawDump::new(BASE, linked.text.clone());
+        let snapshot = Snapshot::new(None, symbols, Box::new(memory));
+        check(linked.arch, &manifest, &[vec![linked.pre.clone()]], &snapshot)
+    };
+    let another = "ffffffff90000000 d unmentioned";
+    for more in [String::new(), format!("{another}\n"), format!("{another}\t[two]\n")] {
+        let report = look(&more).unwrap();
+        let value = report.targets[0].symbols["splice_sym_0_unmentioned"];
+        assert_eq!(value, linked.only("unmentioned"), "{more}");
+    }
+    for more in [another.replace(" d ", " D "), format!("{another}\t[one]")] {
+        let refusal = look(&format!("{more}\n")).unwrap_err();
+        assert!(matches!(refusal, Refusal::AmbiguousSymbol { .. }), "{more}: {refusal}");
     }
 }
 

@@ -229,24 +229,21 @@ fn no_symbol(needed: &NeededSymbol) -> Refusal {
     Refusal::NoSymbol { name: needed.name.clone(), link: needed.link.clone() }
 }
 
-/// A global name that no matched code mentions: the kernel's list must have one global symbol of
-/// that name, in the target or in the image.
+/// A global name that no matched code mentions: the kernel's list must have one symbol of that name
+/// in the target, or one in the image that is global there. Of a module's symbols the list shows
+/// only the exported ones as global (`s_show`, kernel/kallsyms.c), so there every namesake counts.
 fn unique_global(name: &str, target: &str, snapshot: &Snapshot) -> Result<u64, Refusal> {
-    let at = |module: &str| {
-        let mut found: Vec<u64> = snapshot
-            .symbols
-            .named(name)
-            .filter(|s| s.module == module && s.is_global())
-            .map(|s| s.address)
-            .collect();
-        found.sort_unstable();
-        found.dedup();
-        found
-    };
-    let mut found = at(target);
-    if found.is_empty() {
-        found = at(VMLINUX);
-    }
+    let mut found: Vec<u64> = snapshot
+        .symbols
+        .named(name)
+        .filter(|s| match s.module {
+            VMLINUX => s.is_global(),
+            module => module == target,
+        })
+        .map(|s| s.address)
+        .collect();
+    found.sort_unstable();
+    found.dedup();
     one(name, name, found)
 }
 
