@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object::elf::{SHF_MERGE, STB_LOCAL};
+use object::elf::{SHF_MERGE, STB_LOCAL, STT_SECTION};
 
 use super::{ExtractError, ExtractInput, Numbering};
 use crate::arch::{Arch, Code, CodeReloc, RelocKind};
@@ -16,6 +16,9 @@ use crate::update::{Change, DataObject, Function, NeededSymbol, Place};
 pub(super) enum Reference {
     /// Another piece.
     Piece(SpanId),
+    /// A place in a piece's code, said by its section. Checkers of the kernel take a branch to a
+    /// function's name for a call, and to a section for a jump, so what was said that way stays so.
+    Code(SpanId),
     /// A symbol that the kernel exports, or another unit of the update adds.
     Outside(String),
     /// A needed symbol: index into [`Selection::needed`].
@@ -42,9 +45,10 @@ pub(super) struct PieceReloc {
 pub(super) struct Piece {
     /// Its relocations, sorted by offset.
     pub(super) relocs: Vec<PieceReloc>,
-    /// The global name that it gets besides its own, if any.
-    pub(super) link: Option<String>,
-    /// Whether it keeps its own name as a global one.
+    /// The name that it gets instead of its own: the running kernel has a function of that name,
+    /// and one who probes it by name must find only that.
+    pub(super) name: Option<String>,
+    /// Whether its name is global.
     pub(super) global: bool,
 }
 
@@ -93,8 +97,8 @@ pub(super) fn select(
         queue: Vec::new(),
         seen: BTreeSet::new(),
     };
-    let mut links = selector.functions(numbering);
-    links.extend(selector.objects(numbering)?);
+    let mut names = selector.functions(numbering);
+    names.extend(selector.objects(numbering)?);
     selector.listed();
     // Entries join the pieces that they are about; what they refer to joins too, and may be code
     // with entries of its own, so this runs until nothing is added.
@@ -104,9 +108,11 @@ pub(super) fn select(
             break;
         }
     }
-    for (span, link) in links {
+    for (span, name) in names {
         if let Some(piece) = selector.selection.pieces.get_mut(&span) {
-            piece.link = Some(link);
+            piece.global =
+                selector.replaced.contains_key(&span) || selector.in_place.contains_key(&span);
+            piece.name = Some(name);
         }
     }
     Ok(selector.selection)
@@ -136,14 +142,15 @@ fn paired(diff: &UnitDiff, post: SpanId) -> Option<SpanId> {
 }
 
 impl Selector<'_, '_> {
-    /// Starts with the functions that the differ found; returns the global names of new code.
+    /// Starts with the functions that the differ found; returns the names of the changed ones' new
+    /// code and its parts.
     fn functions(&mut self, numbering: &mut Numbering) -> Vec<(SpanId, String)> {
         let (pre, post) = (self.input.pre, self.input.post);
-        let mut links = Vec::new();
+        let mut names = Vec::new();
         for changed in &self.input.diff.changed {
             let Some(span) = post.spans.get(changed.post) else { continue };
             let link = format!("splice_new_{}_{}", numbering.take(), identifier(&span.name));
-            links.push((changed.post, link.clone()));
+            names.push((changed.post, link.clone()));
             self.replaced.insert(changed.post, changed.pre);
             let symbol_of = |id: SpanId| pre.spans.get(id).and_then(|s| s.symbol);
             self.selection.functions.push(Function {
@@ -153,10 +160,13 @@ impl Selector<'_, '_> {
                 reasons: changed.reasons.iter().map(ToString::to_string).collect(),
                 pre_symbol: symbol_of(changed.pre),
                 pre_parts: changed.pre_parts.iter().filter_map(|p| symbol_of(*p)).collect(),
-                new_link: Some(link),
+                new_link: Some(link.clone()),
             });
             self.enqueue(changed.post);
             for part in &changed.post_parts {
+                if let Some(own) = post.spans.get(*part) {
+                    names.push((*part, own.name.replacen(&span.name, &link, 1)));
+                }
                 self.enqueue(*part);
             }
         }
@@ -177,7 +187,7 @@ impl Selector<'_, '_> {
                 });
             }
         }
-        links
+        names
     }
 
     /// Starts with new objects in tables that the kernel reads of each module.
@@ -256,7 +266,7 @@ impl Selector<'_, '_> {
             let post = self.input.post;
             let global = post.spans.get(id).is_some_and(|s| is_global(post, s))
                 && paired(self.input.diff, id).is_none();
-            self.selection.pieces.insert(id, Piece { relocs, link: None, global });
+            self.selection.pieces.insert(id, Piece { relocs, name: None, global });
         }
         Ok(())
     }
@@ -404,7 +414,12 @@ impl Selector<'_, '_> {
                 match self.running(from, (id, span), offset, branch)? {
                     None => {
                         self.enqueue(id);
-                        Ok((Reference::Piece(id), offset.wrapping_add(bias)))
+                        let symbol = post.symbols.get(reloc.symbol as usize);
+                        let by_section = symbol.is_some_and(|s| s.kind == STT_SECTION.0)
+                            && post.is_code(from)
+                            && post.is_code(span);
+                        let to = if by_section { Reference::Code } else { Reference::Piece };
+                        Ok((to(id), offset.wrapping_add(bias)))
                     }
                     Some(pre) => self.need_span(from, pre, offset, bias, numbering),
                 }

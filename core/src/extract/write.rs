@@ -10,7 +10,8 @@ use object::Endianness;
 use object::elf::{
     ELFOSABI_NONE, ET_REL, FileFlags, Machine, RelocationType, SHF_GROUP, SHF_INFO_LINK,
     SHF_LINK_ORDER, SHN_ABS, SHN_UNDEF, SHT_NOBITS, SHT_PROGBITS, STB_GLOBAL, STB_LOCAL, STT_FUNC,
-    STT_NOTYPE, STT_OBJECT, SectionFlags, SectionType, SymbolInfo, SymbolOther, SymbolType,
+    STT_NOTYPE, STT_OBJECT, STT_SECTION, SectionFlags, SectionType, SymbolInfo, SymbolOther,
+    SymbolType,
 };
 use object::write::StringId;
 use object::write::elf::{FileHeader, Rel, SectionHeader, SectionIndex, Sym, Writer};
@@ -323,14 +324,17 @@ impl<'a> File<'a> {
     ) -> Result<(), String> {
         for (piece, offset) in self.pieces(out) {
             for reloc in &piece.relocs {
-                let symbol = indexes
-                    .get(&reloc.to)
-                    .ok_or_else(|| format!("a reference from {} leads nowhere", out.name))?;
+                let nowhere = || format!("a reference from {} leads nowhere", out.name);
+                let symbol = indexes.get(&reloc.to).ok_or_else(nowhere)?;
+                let in_section = match &reloc.to {
+                    Reference::Code(id) => self.position.get(id).ok_or_else(nowhere)?.1,
+                    _ => 0,
+                };
                 let rel = Rel {
                     r_offset: offset + reloc.offset,
                     r_sym: *symbol,
                     r_type: RelocationType(reloc.r_type),
-                    r_addend: reloc.addend,
+                    r_addend: reloc.addend.wrapping_add_unsigned(in_section),
                 };
                 writer.write_relocation(true, &rel);
             }
@@ -353,33 +357,47 @@ impl<'a> File<'a> {
             };
             // Table entries are referred to by nobody; strings need no name of their own.
             let name = match span.kind {
-                SpanKind::Function | SpanKind::Data => span.name.as_str(),
+                SpanKind::Function | SpanKind::Data => piece.name.as_ref().unwrap_or(&span.name),
                 _ => "",
             };
-            let symbol = |name, global| OutSymbol {
+            let symbol = OutSymbol {
                 name,
                 section: Some(section),
                 absolute: false,
                 value: offset,
                 size: span.size,
                 kind,
-                global,
+                global: piece.global,
             };
             if piece.global {
-                globals.push((Some(Reference::Piece(*id)), symbol(name, true)));
+                globals.push((Reference::Piece(*id), symbol));
             } else {
                 local_index.insert(Reference::Piece(*id), locals.len());
-                locals.push(symbol(name, false));
-            }
-            if let Some(link) = &piece.link {
-                globals.push((None, symbol(link.as_str(), true)));
+                locals.push(symbol);
             }
         }
+        let mut by_section = BTreeMap::new();
         let mut outside = BTreeSet::new();
         for reloc in self.selection.pieces.values().flat_map(|p| &p.relocs) {
             match &reloc.to {
                 Reference::Outside(name) => {
                     outside.insert(name.as_str());
+                }
+                Reference::Code(id) if !local_index.contains_key(&reloc.to) => {
+                    let (section, _) = *self.position.get(id).ok_or("a piece was not laid out")?;
+                    let index = *by_section.entry(section).or_insert_with(|| {
+                        locals.push(OutSymbol {
+                            name: "",
+                            section: Some(section),
+                            absolute: false,
+                            value: 0,
+                            size: 0,
+                            kind: STT_SECTION,
+                            global: false,
+                        });
+                        locals.len() - 1
+                    });
+                    local_index.insert(reloc.to.clone(), index);
                 }
                 Reference::Absolute(index) if !local_index.contains_key(&reloc.to) => {
                     let value =
@@ -408,10 +426,10 @@ impl<'a> File<'a> {
             global: true,
         };
         for (index, needed) in self.selection.needed.iter().enumerate() {
-            globals.push((Some(Reference::Needed(index)), undefined(needed.link.as_str())));
+            globals.push((Reference::Needed(index), undefined(needed.link.as_str())));
         }
         for name in outside {
-            globals.push((Some(Reference::Outside(name.to_owned())), undefined(name)));
+            globals.push((Reference::Outside(name.to_owned()), undefined(name)));
         }
         let number = |n: usize| u32::try_from(n + 1).map_err(|_| "too many symbols".to_owned());
         let mut indexes = BTreeMap::new();
@@ -420,9 +438,7 @@ impl<'a> File<'a> {
         }
         let mut symbols = locals;
         for (reference, symbol) in globals {
-            if let Some(reference) = reference {
-                indexes.insert(reference, number(symbols.len())?);
-            }
+            indexes.insert(reference, number(symbols.len())?);
             symbols.push(symbol);
         }
         Ok((symbols, indexes))
