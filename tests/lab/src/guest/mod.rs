@@ -3,6 +3,7 @@
 //! that it starts (the same program under another first argument).
 
 pub mod command;
+pub mod construct;
 pub mod kernel;
 pub mod load;
 pub mod netlink;

@@ -4,10 +4,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
 use super::netlink;
-use super::setup::{attach_filter, event_descriptor, name_process, send_raw, socket};
+use super::setup::{
+    attach_filter, event_descriptor, name_process, send_raw, send_without_family, socket,
+};
 
 /// Runs the probe with this name.
 #[must_use]
@@ -16,6 +20,8 @@ pub fn run(name: &str) -> ExitCode {
         "tcp-attach-filter" => tcp_attach_filter(),
         "raw-short-header" => raw_short_header(),
         "tipc-net-set" => tipc_net_set(),
+        "raw-without-family" => raw_without_family(),
+        "inode-numbers" => inode_numbers(),
         "sleep-in-eventfd" => sleep_in_eventfd(),
         _ => Err(io::Error::other(format!("no probe is called {name}"))),
     };
@@ -65,6 +71,25 @@ fn tipc_net_set() -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
         other => other,
     }
+}
+
+/// May a packet be sent to an address of no family?
+fn raw_without_family() -> io::Result<()> {
+    send_without_family(&socket(libc::AF_INET, libc::SOCK_RAW, 253)?)
+}
+
+/// Takes three thousand inode numbers of the kernel's own file systems: prints the least and the
+/// greatest of them, and how many are odd.
+fn inode_numbers() -> io::Result<()> {
+    let mut numbers = Vec::new();
+    for _ in 0..3000 {
+        let (pipe, _) = io::pipe()?;
+        numbers.push(File::from(OwnedFd::from(pipe)).metadata()?.ino());
+    }
+    let odd = numbers.iter().filter(|number| **number % 2 == 1).count();
+    let (least, greatest) = (numbers.iter().min(), numbers.iter().max());
+    println!("{} {} {odd}", least.unwrap_or(&0), greatest.unwrap_or(&0));
+    Ok(())
 }
 
 /// Sleeps in reading an event descriptor until standard input ends, for a test that needs a thread

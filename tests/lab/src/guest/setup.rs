@@ -92,6 +92,53 @@ pub fn event_descriptor() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Writes to an event descriptor in one call; what came back, a negative error number included.
+pub fn write_raw(descriptor: &OwnedFd, bytes: &[u8]) -> i64 {
+    // SAFETY: the pointer and the length describe live memory.
+    let result = unsafe { libc::write(descriptor.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+    raw(result as i64)
+}
+
+/// Sets an option of a socket; what came back, a negative error number included.
+pub fn set_option_raw(socket: &OwnedFd, level: i32, option: i32, bytes: &[u8]) -> i64 {
+    // SAFETY: the pointer and the length describe live memory.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            bytes.as_ptr().cast(),
+            bytes.len() as libc::socklen_t,
+        )
+    };
+    raw(result.into())
+}
+
+fn raw(result: i64) -> i64 {
+    if result != -1 {
+        return result;
+    }
+    -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+/// Sends an empty packet through a raw socket to an address of no family.
+pub fn send_without_family(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: sockaddr_in is a plain C structure for which all zeroes is a valid value.
+    let to: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is sent, and the address outlives the call.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            std::ptr::null(),
+            0,
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_in>() as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Gives this process's first thread a name, for a test that looks for it.
 pub fn name_process(name: &std::ffi::CStr) {
     // SAFETY: the name is a C string, and outlives the call.

@@ -5,6 +5,7 @@ mod build;
 mod data;
 mod guest;
 mod machine;
+mod newcode;
 mod reach;
 mod refusals;
 
@@ -114,6 +115,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     guest::run(&mut suite, &fixture);
     data::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
+    newcode::run(&mut suite, &fixture);
     drop(fixture);
     suite.test("corpus", || {
         anyhow::ensure!(corpus::run(Some(10), None)?, "not every fix went through");
