@@ -4,11 +4,7 @@
  * suite inserts this into a unit of the kernel image and into one of a module;
  * user space then calls a construct by its name, with a number, and gets a
  * number back. What each should give is in the suite.
- *
- * The versions of exported symbols are made of all types that are known where
- * they are exported, so what is included here must not be seen there.
  */
-#ifndef __GENKSYMS__
 #include <linux/completion.h>
 #include <linux/highmem.h>
 #include <linux/idr.h>
@@ -647,6 +643,4 @@ static noinline long lab_call(const char __user *from, size_t size)
 	}
 	return -ENOENT;
 }
-
-#endif
 
