@@ -4,10 +4,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use object::elf::SHF_EXECINSTR;
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR};
 
 use crate::arch::{Arch, Argument, Verdict, check};
-use crate::unit::{Reloc, Role, Section, Span, SpanId, SpanKind, SymbolPlace, Target, Unit};
+use crate::unit::{
+    Reloc, Role, Section, Span, SpanId, SpanKind, Symbol, SymbolPlace, Target, Unit,
+};
 
 use super::lines::{self, Candidate};
 use super::{DiffError, Reason, Targets};
@@ -193,29 +195,53 @@ impl<'a> Context<'a> {
             (Target::Span { id: pre, offset: from }, Target::Span { id: post, offset: to }) => {
                 self.same_place(*pre, *from, *post, *to, seen)
             }
-            (Target::Nowhere, Target::Nowhere) => a.addend == b.addend && self.same_code(a, b),
+            (Target::Nowhere, Target::Nowhere) => {
+                a.addend == b.addend && self.same_sections_named(a, b)
+            }
             _ => false,
         }
     }
 
-    /// Whether the sections of code that two references name are the same byte for byte: all that can
-    /// be said of an addend that holds more than a place in them.
-    fn same_code(&self, a: &Reloc, b: &Reloc) -> bool {
-        fn named<'u>(unit: &'u Unit, reloc: &Reloc) -> Option<&'u Section> {
+    /// Whether the sections that two references name are the same: all that can be said of an addend
+    /// that holds more than a place in them. Code must be the same byte for byte, data must have the
+    /// same objects at the same places.
+    fn same_sections_named(&self, a: &Reloc, b: &Reloc) -> bool {
+        fn named(unit: &Unit, reloc: &Reloc) -> Option<(usize, u64)> {
             let symbol = unit.symbols.get(reloc.symbol as usize)?;
             let SymbolPlace::Section(section) = symbol.place else { return None };
-            unit.sections.get(section).filter(|s| s.flags & SHF_EXECINSTR.0 != 0)
+            Some((section, symbol.value))
         }
-        let (Some(x), Some(y)) = (named(self.pre, a), named(self.post, b)) else { return false };
-        let relocs = |unit: &Unit, section: &Section| -> Vec<_> {
-            let all = section.relocs.iter();
-            all.map(|r| (r.offset, r.r_type, r.addend, symbol_name(unit, r).to_owned())).collect()
+        let (Some((x, from)), Some((y, to))) = (named(self.pre, a), named(self.post, b)) else {
+            return false;
         };
-        let value = |unit: &Unit, r: &Reloc| unit.symbols.get(r.symbol as usize).map(|s| s.value);
-        value(self.pre, a) == value(self.post, b)
-            && x.name == y.name
-            && x.data == y.data
-            && relocs(self.pre, x) == relocs(self.post, y)
+        let (Some(before), Some(after)) = (self.pre.sections.get(x), self.post.sections.get(y))
+        else {
+            return false;
+        };
+        let flags = before.flags & (SHF_ALLOC.0 | SHF_EXECINSTR.0);
+        let known = from == to
+            && before.name == after.name
+            && flags == after.flags & (SHF_ALLOC.0 | SHF_EXECINSTR.0);
+        if !known || flags & SHF_ALLOC.0 == 0 {
+            return false;
+        }
+        if flags & SHF_EXECINSTR.0 != 0 {
+            let relocs = |unit: &Unit, section: &Section| -> Vec<_> {
+                let all = section.relocs.iter();
+                all.map(|r| (r.offset, r.r_type, r.addend, symbol_name(unit, r).to_owned()))
+                    .collect()
+            };
+            return before.data == after.data
+                && relocs(self.pre, before) == relocs(self.post, after);
+        }
+        let (x, y) = (self.pre.spans_of(x), self.post.spans_of(y));
+        !x.is_empty()
+            && x.len() == y.len()
+            && x.zip(y).all(|(pre, post)| {
+                let place =
+                    |unit: &Unit, id: SpanId| unit.spans.get(id).map(|s| (s.offset, s.size));
+                self.pair(post) == Some(pre) && place(self.pre, pre) == place(self.post, post)
+            })
     }
 
     fn same_place(&self, pre: SpanId, from: i64, post: SpanId, to: i64, seen: &mut Seen) -> bool {
@@ -404,6 +430,12 @@ pub(super) fn describe(unit: &Unit, reloc: &Reloc, target: &Target) -> String {
                 n => format!("{}{n:+#x}", span.name),
             }
         }
-        _ => symbol_name(unit, reloc).to_owned(),
+        _ => match (symbol_name(unit, reloc), unit.symbols.get(reloc.symbol as usize)) {
+            ("", Some(Symbol { place: SymbolPlace::Section(section), .. })) => {
+                let name = unit.sections.get(*section).map_or("", |s| s.name.as_str());
+                format!("{name}{:+#x}", reloc.addend)
+            }
+            (name, _) => name.to_owned(),
+        },
     }
 }

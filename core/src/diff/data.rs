@@ -19,7 +19,7 @@ pub(super) fn is_startup(unit: &Unit, span: &Span) -> bool {
 
 /// Sections of objects that say where in the source something stands: dynamic debugging (until
 /// 5.8 under the second name) and allocations.
-const LINES: &[&str] = &["__dyndbg", "__verbose", "alloc_tags"];
+pub(super) const LINES: &[&str] = &["__dyndbg", "__verbose", "alloc_tags"];
 
 /// Compares all data.
 pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {

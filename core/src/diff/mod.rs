@@ -11,11 +11,13 @@ mod data;
 mod home;
 mod lines;
 mod names;
+mod namesakes;
 mod objection;
 mod pair;
 mod report;
 mod tables;
 mod targets;
+mod uses;
 mod whole;
 
 use serde::Serialize;

@@ -81,6 +81,12 @@ fn variable(base: &str) -> &str {
     base.rsplit_once('.').map_or(base, |(_, variable)| variable)
 }
 
+/// Whether a name is that of a static variable with its function's before it.
+pub(super) fn is_local_variable(name: &str) -> bool {
+    let base = base(name);
+    variable(base) != base
+}
+
 /// The function of the source that code of this name was made of: `f` for `f.isra.0.cold`.
 pub(super) fn root(name: &str) -> &str {
     const ENDINGS: [&str; 5] = [".cold", ".part", ".isra", ".constprop", ".llvm"];

@@ -2,15 +2,17 @@
 //! Which span of the post unit is which span of the pre unit.
 //!
 //! A name that stands once on each side decides. Names that the compiler numbers are told apart
-//! by who refers to them and by what they hold. What is left is new, or a refusal where a wrong
-//! guess would mix up two objects.
+//! by who refers to them and by what they hold ([`namesakes`]). What is left is new, or a refusal
+//! where a wrong guess would mix up two objects.
 
 use std::collections::BTreeMap;
 
-use object::elf::{SHF_WRITE, STB_LOCAL, STT_FILE};
+use object::elf::{STB_LOCAL, STT_FILE};
 
+use super::namesakes::{self, Sides};
+use super::uses::Uses;
 use super::{DiffError, Objection, Targets, names};
-use crate::unit::{SpanId, SpanKind, Target, Unit};
+use crate::unit::{SpanId, SpanKind, Unit};
 
 /// The pairing.
 pub(super) struct Pairing {
@@ -23,7 +25,7 @@ pub(super) struct Pairing {
 }
 
 impl Pairing {
-    fn set(&mut self, post: SpanId, pre: SpanId) {
+    pub(super) fn set(&mut self, post: SpanId, pre: SpanId) {
         if let Some(slot) = self.pairs.get_mut(post)
             && let Some(taken) = self.taken.get_mut(pre)
             && !std::mem::replace(taken, true)
@@ -32,7 +34,12 @@ impl Pairing {
         }
     }
 
-    fn is_taken(&self, pre: SpanId) -> bool {
+    /// Whether a post span has a pair.
+    pub(super) fn has(&self, post: SpanId) -> bool {
+        self.pairs.get(post).copied().flatten().is_some()
+    }
+
+    pub(super) fn is_taken(&self, pre: SpanId) -> bool {
         self.taken.get(pre).copied().unwrap_or(false)
     }
 }
@@ -53,11 +60,20 @@ pub(super) fn pair(to_pre: &Targets<'_>, to_post: &Targets<'_>) -> Result<Pairin
     let one = |_: &Unit, _: SpanId| 0;
     let (pre_names, post_names) =
         (groups(pre, |n| n, one, |_| true), groups(post, |n| n, one, |_| true));
+    // One compiler numbers all static variables of a name but the first.
+    let (pre_bases, post_bases) =
+        (groups(pre, names::base, one, |_| true), groups(post, names::base, one, |_| true));
+    let many = |groups: &Group<'_>, key: &Key<'_>| {
+        groups.get(&(key.0, key.1, names::base(key.2))).is_some_and(|all| all.len() > 1)
+    };
     for (key, after) in &post_names {
         let before = pre_names.get(key).map(Vec::as_slice).unwrap_or_default();
         if let ([b], [a]) = (before, after.as_slice())
             && !is_numbered(pre, *b)
+            && !(names::is_local_variable(key.2)
+                && (many(&pre_bases, key) || many(&post_bases, key)))
             && !names::is_compilers_constant(names::base(key.2))
+            && !namesakes::is_site(post, *a)
         {
             pairing.set(*a, *b);
         }
@@ -87,25 +103,25 @@ fn namesakes(
 ) -> Result<(), DiffError> {
     let (pre, post) = (to_pre.unit, to_post.unit);
     let before = groups(pre, names::base, &file, |id| !pairing.is_taken(id));
-    let after =
-        groups(post, names::base, &file, |id| pairing.pairs.get(id).copied().flatten().is_none());
-    let ambiguous = after
-        .iter()
-        .any(|(key, ids)| before.get(key).is_some_and(|other| other.len() > 1 || ids.len() > 1));
-    let users = if ambiguous { Some((users(to_pre)?, users(to_post)?)) } else { None };
+    let after = groups(post, names::base, &file, |id| !pairing.has(id));
+    let mut sides = None;
     for (key, after) in after {
-        let before = before.get(&key).cloned().unwrap_or_default();
-        match (&users, before.as_slice(), after.as_slice()) {
-            (_, [], _) => {}
-            _ if names::is_compilers_constant(key.2) => {
-                by_content(pre, post, &before, &after, pairing)
-            }
-            (_, [b], [a]) => pairing.set(*a, *b),
-            (Some((pre_users, post_users)), _, _) => {
-                let sides = Sides { pre, post, pre_users, post_users };
-                group(&sides, key.2, before, after, more, pairing);
-            }
-            (None, _, _) => {}
+        let Some(before) = before.get(&key) else { continue };
+        if let ([b], [a]) = (before.as_slice(), after.as_slice())
+            && !names::is_compilers_constant(key.2)
+            && !namesakes::is_site(post, *a)
+        {
+            pairing.set(*a, *b);
+            continue;
+        }
+        let sides = match &mut sides {
+            Some(sides) => sides,
+            none => none.insert(Sides::new(Uses::of(to_pre)?, Uses::of(to_post)?)),
+        };
+        if names::is_compilers_constant(key.2) {
+            sides.by_content(before, &after, pairing)?;
+        } else {
+            sides.group(key.2, before, &after, more, pairing)?;
         }
     }
     Ok(())
@@ -157,190 +173,4 @@ fn groups<'u>(
 /// Whether a data object's name carries a number, so that equal names mean little.
 fn is_numbered(unit: &Unit, id: SpanId) -> bool {
     unit.spans.get(id).is_some_and(|s| s.kind == SpanKind::Data && names::base(&s.name) != s.name)
-}
-
-/// For each span, the places that refer to it: function of the source and how many-eth reference
-/// of that function.
-type Users<'u> = Vec<Vec<(&'u str, usize)>>;
-
-fn users<'u>(targets: &Targets<'u>) -> Result<Users<'u>, DiffError> {
-    let unit = targets.unit;
-    let mut users: Users<'u> = vec![Vec::new(); unit.spans.len()];
-    for (id, span) in unit.spans.iter().enumerate() {
-        if !matches!(span.kind, SpanKind::Function | SpanKind::Data | SpanKind::Anonymous) {
-            continue;
-        }
-        let mut number = 0;
-        targets.each(id, |target| {
-            if let Target::Span { id: to, .. } = target
-                && let Some(list) = users.get_mut(to)
-            {
-                list.push((names::root(&span.name), number));
-            }
-            number += 1;
-        })?;
-    }
-    Ok(users)
-}
-
-struct Sides<'a> {
-    pre: &'a Unit,
-    post: &'a Unit,
-    pre_users: &'a Users<'a>,
-    post_users: &'a Users<'a>,
-}
-
-impl<'a> Sides<'a> {
-    /// Which functions refer to it, how often, whatever the order.
-    fn who(users: &Users<'a>, id: SpanId) -> Vec<&'a str> {
-        let mut who: Vec<&str> =
-            users.get(id).map(|u| u.iter().map(|(name, _)| *name).collect()).unwrap_or_default();
-        who.sort_unstable();
-        who.dedup();
-        who
-    }
-
-    fn first_use(users: &Users<'a>, id: SpanId) -> Option<(&'a str, usize)> {
-        users.get(id)?.first().copied()
-    }
-
-    /// What it holds: size, bytes (relocated ones as they are in the file), section.
-    fn content(unit: &Unit, id: SpanId) -> (u64, &[u8], &str) {
-        unit.spans.get(id).map_or((0, &[], ""), |span| {
-            let section = unit.sections.get(span.section).map_or("", |s| s.name.as_str());
-            (span.size, unit.bytes_of(span), names::base(section))
-        })
-    }
-
-    /// Whether it matters which it is: it holds state, or pointers to it may be kept anywhere.
-    fn has_identity(unit: &Unit, id: SpanId) -> bool {
-        unit.spans.get(id).is_some_and(|span| {
-            let section = unit.sections.get(span.section);
-            span.kind == SpanKind::Function || section.is_some_and(|s| s.flags & SHF_WRITE.0 != 0)
-        })
-    }
-}
-
-/// Pairs objects that hold the same; the others stay alone.
-fn by_content(pre: &Unit, post: &Unit, before: &[SpanId], after: &[SpanId], pairing: &mut Pairing) {
-    let mut contents: BTreeMap<_, Vec<SpanId>> = BTreeMap::new();
-    for x in before.iter().rev() {
-        contents.entry(Sides::content(pre, *x)).or_default().push(*x);
-    }
-    for y in after {
-        if let Some(x) = contents.get_mut(&Sides::content(post, *y)).and_then(Vec::pop) {
-            pairing.set(*y, x);
-        }
-    }
-}
-
-/// Spans of both sides that have something in common.
-#[derive(Default)]
-struct Class {
-    before: Vec<SpanId>,
-    after: Vec<SpanId>,
-}
-
-/// Pairs namesakes: first those that only one on each side has both the same users and the same
-/// contents, then by users alone, then in the order of use for mere bookkeeping.
-fn group(
-    sides: &Sides<'_>,
-    name: &str,
-    mut before: Vec<SpanId>,
-    mut after: Vec<SpanId>,
-    more: bool,
-    pairing: &mut Pairing,
-) {
-    let bookkeeping = names::is_bookkeeping(name);
-    // Same users and same contents, as many on both sides: in the order of use they are the
-    // same, since equal code uses them in equal order.
-    before.sort_by_key(|id| Sides::first_use(sides.pre_users, *id));
-    after.sort_by_key(|id| Sides::first_use(sides.post_users, *id));
-    let mut classes: BTreeMap<Vec<&str>, Class> = BTreeMap::new();
-    for id in &before {
-        classes.entry(Sides::who(sides.pre_users, *id)).or_default().before.push(*id);
-    }
-    for id in &after {
-        classes.entry(Sides::who(sides.post_users, *id)).or_default().after.push(*id);
-    }
-    let mut left_post = Vec::new();
-    for Class { before: b, after: a } in classes.into_values() {
-        let alike = |x: &SpanId, y: &SpanId| {
-            Sides::content(sides.pre, *x) == Sides::content(sides.post, *y)
-        };
-        let all_alike = b.len() == a.len() && b.iter().zip(&a).all(|(x, y)| alike(x, y));
-        let single = b.len() == 1 && a.len() == 1;
-        if all_alike || single || bookkeeping {
-            for (x, y) in b.iter().zip(&a) {
-                pairing.set(*y, *x);
-            }
-            left_post.extend(a.iter().skip(b.len()));
-            continue;
-        }
-        // Contents that stand once on each side decide.
-        let mut contents: BTreeMap<(u64, &[u8], &str), Class> = BTreeMap::new();
-        for x in b {
-            contents.entry(Sides::content(sides.pre, x)).or_default().before.push(x);
-        }
-        for y in a {
-            contents.entry(Sides::content(sides.post, y)).or_default().after.push(y);
-        }
-        for class in contents.into_values() {
-            match (class.before.as_slice(), class.after.as_slice()) {
-                ([x], [y]) => pairing.set(*y, *x),
-                _ => left_post.extend(class.after),
-            }
-        }
-    }
-    // One left on each side, whoever uses it now: it moved, into another function or a part.
-    let left_pre: Vec<SpanId> = before.into_iter().filter(|id| !pairing.is_taken(*id)).collect();
-    match (left_pre.as_slice(), left_post.as_slice()) {
-        ([], _) | (_, []) => {}
-        ([x], [y]) => pairing.set(*y, *x),
-        _ if bookkeeping || more => {}
-        _ => {
-            let clones = left_pre.iter().all(|id| is_clone(sides.pre, *id));
-            if clones && left_post.iter().all(|id| is_clone(sides.post, *id)) {
-                same_numbers(sides, &left_pre, &left_post, pairing);
-                return;
-            }
-            let matters = left_pre.iter().any(|id| Sides::has_identity(sides.pre, *id))
-                || left_post.iter().any(|id| Sides::has_identity(sides.post, *id));
-            // What can neither be written nor called has no identity that could be mixed up: it
-            // counts as new.
-            if matters {
-                pairing.objections.push(Objection::new(
-                    name,
-                    format!(
-                        "{} objects of this name before and {} after the patch cannot be told \
-                         apart",
-                        left_pre.len(),
-                        left_post.len()
-                    ),
-                    "give the new one another name in the patch",
-                ));
-            }
-        }
-    }
-}
-
-/// Whether a function is one that the compiler made of another: only calls lead to it, and all of
-/// them are in the unit.
-fn is_clone(unit: &Unit, id: SpanId) -> bool {
-    unit.spans
-        .get(id)
-        .is_some_and(|s| s.kind == SpanKind::Function && names::root(&s.name) != s.name)
-}
-
-/// Pairs clones by their whole names. Whichever is taken for which, the callers are compared
-/// under it and those that call another one now are changed.
-fn same_numbers(sides: &Sides<'_>, before: &[SpanId], after: &[SpanId], pairing: &mut Pairing) {
-    let name = |unit: &Unit, id: SpanId| unit.spans.get(id).map(|s| s.name.clone());
-    for y in after {
-        let wanted = name(sides.post, *y);
-        let mut same = before.iter().filter(|x| name(sides.pre, **x) == wanted);
-        if let (Some(x), None) = (same.next(), same.next()) {
-            pairing.set(*y, *x);
-        }
-    }
 }

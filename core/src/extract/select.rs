@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object::elf::{SHF_MERGE, STB_LOCAL, STT_SECTION};
+use object::elf::{SHF_ALLOC, SHF_MERGE, STB_LOCAL, STT_SECTION};
 
 use super::{ExtractError, ExtractInput, Numbering};
 use crate::arch::{Arch, Code, CodeReloc, RelocKind};
 use crate::diff::UnitDiff;
-use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, Target, Unit};
+use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, SymbolPlace, Target, Unit};
 use crate::update::{Change, DataObject, Function, NeededSymbol, Place};
 
 /// Where a reference of a piece leads.
@@ -385,8 +385,23 @@ impl Selector<'_, '_> {
         let post = self.input.post;
         match target {
             Target::Nowhere => {
-                let what = post.symbols.get(reloc.symbol as usize).map_or("", |s| &s.name);
-                Err(self.reference(from, what, "its target is not part of the kernel's image"))
+                let symbol = post.symbols.get(reloc.symbol as usize);
+                let section = symbol.and_then(|s| match s.place {
+                    SymbolPlace::Section(section) => post.sections.get(section),
+                    _ => None,
+                });
+                let loaded = section.filter(|s| s.flags & SHF_ALLOC.0 != 0);
+                let (what, why) = match (symbol, loaded) {
+                    (_, Some(section)) => (
+                        section.name.as_str(),
+                        "it is far outside that section, so it is not known which object is meant",
+                    ),
+                    (Some(symbol), None) => {
+                        (symbol.name.as_str(), "its target is not part of the kernel's image")
+                    }
+                    (None, None) => ("", "it names no symbol"),
+                };
+                Err(self.reference(from, what, why))
             }
             Target::Absolute => Ok((Reference::Absolute(reloc.symbol), reloc.addend)),
             Target::Undefined => {

@@ -145,6 +145,7 @@ pub enum Target {
         /// Offset from its start, in bytes.
         offset: i64,
     },
-    /// A section that is not cut into spans: debug information, build-time tables.
+    /// A section that is not cut into spans (debug information, build-time tables), or a place so far
+    /// out of its section that it is not known which object is meant.
     Nowhere,
 }

@@ -10,9 +10,10 @@ use super::{
 };
 use crate::arch::{Arch, Code, CodeReloc, Entry};
 
-/// A section's symbol with an addend that leads further behind the section than this does not
-/// mean a place in it: the addend holds something else besides (`_ASM_EXTABLE_EX`, up to 4.5).
-const FAR: u64 = 1 << 30;
+/// A section's symbol with an addend that leads further out of the section than this does not just
+/// mean a place: the addend holds something else besides, a mark (`_ASM_EXTABLE_EX`, up to 4.5) or
+/// the distance between two mappings (`__pa_symbol`).
+const FAR: i64 = 1 << 30;
 
 impl Unit {
     /// All spans that are functions or parts of functions.
@@ -73,16 +74,31 @@ impl Unit {
         // A named symbol names its object, wherever the reference points; a section symbol
         // names nothing, so the place itself decides.
         let by = if symbol.kind == STT_SECTION.0 { place } else { symbol.value };
-        let by = if by > i64::MAX as u64 { 0 } else { by };
         let end = self.sections.get(section).map_or(0, |s| s.size);
-        if by > end.saturating_add(FAR) {
-            return Target::Nowhere;
-        }
+        let behind = by.cast_signed().saturating_sub_unsigned(end);
+        let by = if behind > FAR || by.cast_signed() < -FAR {
+            // Which part of it is the place, only a section of a single object tells.
+            match self.only_object(section) {
+                Some(offset) => offset,
+                None => return Target::Nowhere,
+            }
+        } else {
+            u64::try_from(by.cast_signed()).unwrap_or(0)
+        };
         match self.span_at(section, by).map(|id| (id, self.spans.get(id))) {
             Some((id, Some(span))) => {
                 Target::Span { id, offset: place.wrapping_sub(span.offset).cast_signed() }
             }
             _ => Target::Nowhere,
+        }
+    }
+
+    /// Where the object of a data section is that holds no other.
+    fn only_object(&self, section: usize) -> Option<u64> {
+        let spans = self.spans.get(self.by_section.get(section)?.clone())?;
+        match spans {
+            [only] if only.kind == SpanKind::Data && !self.is_code(only) => Some(only.offset),
+            _ => None,
         }
     }
 
@@ -124,6 +140,11 @@ impl Unit {
             .get(span.section)
             .and_then(|s| s.data.get(from..from.checked_add(len)?))
             .unwrap_or_default()
+    }
+
+    /// The spans of a section.
+    pub(crate) fn spans_of(&self, section: usize) -> std::ops::Range<SpanId> {
+        self.by_section.get(section).cloned().unwrap_or_default()
     }
 
     /// Whether a span's bytes are instructions.
