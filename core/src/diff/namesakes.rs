@@ -39,6 +39,13 @@ struct Left {
     after: BTreeMap<SpanId, Contents>,
 }
 
+/// Namesakes that have something in common.
+#[derive(Default)]
+struct Class {
+    before: Vec<SpanId>,
+    after: Vec<SpanId>,
+}
+
 impl<'u> Sides<'u> {
     pub(super) fn new(pre: Uses<'u>, post: Uses<'u>) -> Sides<'u> {
         Sides { pre, post, alike: BTreeMap::new() }
@@ -158,29 +165,29 @@ impl<'u> Sides<'u> {
 
     /// Pairs those that are alone with the same users, or alone with the same users and contents.
     fn by_users(&self, left: &mut Left, pairing: &mut Pairing) {
-        let mut classes: BTreeMap<Vec<&str>, (Vec<SpanId>, Vec<SpanId>)> = BTreeMap::new();
+        let mut classes: BTreeMap<Vec<&str>, Class> = BTreeMap::new();
         for x in left.before.keys() {
-            classes.entry(self.pre.who(*x)).or_default().0.push(*x);
+            classes.entry(self.pre.who(*x)).or_default().before.push(*x);
         }
         for y in left.after.keys() {
-            classes.entry(self.post.who(*y)).or_default().1.push(*y);
+            classes.entry(self.post.who(*y)).or_default().after.push(*y);
         }
-        for (before, after) in classes.into_values() {
+        for Class { before, after } in classes.into_values() {
             if let ([x], [y]) = (before.as_slice(), after.as_slice()) {
                 left.pair(*x, *y, self, pairing);
                 continue;
             }
-            let mut contents: BTreeMap<Contents, (Vec<SpanId>, Vec<SpanId>)> = BTreeMap::new();
+            let mut contents: BTreeMap<Contents, Class> = BTreeMap::new();
             for x in before {
                 let held = left.before.get(&x).cloned().unwrap_or_default();
-                contents.entry(held).or_default().0.push(x);
+                contents.entry(held).or_default().before.push(x);
             }
             for y in after {
                 let held = left.after.get(&y).cloned().unwrap_or_default();
-                contents.entry(held).or_default().1.push(y);
+                contents.entry(held).or_default().after.push(y);
             }
             for class in contents.into_values() {
-                if let ([x], [y]) = (class.0.as_slice(), class.1.as_slice()) {
+                if let ([x], [y]) = (class.before.as_slice(), class.after.as_slice()) {
                     left.pair(*x, *y, self, pairing);
                 }
             }
@@ -232,15 +239,14 @@ impl<'u> Sides<'u> {
     /// Pairs bookkeeping with the same users and contents: what has no number, then in the order of
     /// use.
     fn in_order(&self, left: &mut Left, pairing: &mut Pairing) {
-        let mut classes: BTreeMap<(Vec<&str>, Contents), (Vec<SpanId>, Vec<SpanId>)> =
-            BTreeMap::new();
+        let mut classes: BTreeMap<(Vec<&str>, Contents), Class> = BTreeMap::new();
         for (x, held) in &left.before {
-            classes.entry((self.pre.who(*x), held.clone())).or_default().0.push(*x);
+            classes.entry((self.pre.who(*x), held.clone())).or_default().before.push(*x);
         }
         for (y, held) in &left.after {
-            classes.entry((self.post.who(*y), held.clone())).or_default().1.push(*y);
+            classes.entry((self.post.who(*y), held.clone())).or_default().after.push(*y);
         }
-        for (mut before, mut after) in classes.into_values() {
+        for Class { mut before, mut after } in classes.into_values() {
             before.sort_by_key(|id| (self.pre.is_numbered(*id), self.pre.first(*id)));
             after.sort_by_key(|id| (self.post.is_numbered(*id), self.post.first(*id)));
             for (x, y) in before.into_iter().zip(after) {
