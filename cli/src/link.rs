@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use splice_core::plan;
 
 use crate::exit::{Exit, Failure};
-use crate::kernel::{Tree, cache, exports, packages};
+use crate::kernel::{Exports, Tree, cache, packages};
 
 /// The kernel side's source, which every splice carries.
 const KMOD: &[(&str, &str)] = &[
@@ -116,11 +116,11 @@ pub(crate) fn module(tree: &Tree, core: &Core, input: &Input<'_>) -> Result<Vec<
         .with_context(|| format!("update module {name} does not link"))?;
     let module =
         std::fs::read(work.path().join(format!("{name}.ko"))).context("kbuild left no module")?;
-    let exports = exports(&core.symvers)?;
+    let exports = Exports::read(&core.symvers)?;
     let stray: Vec<String> = plan::undefined(&module)
         .map_err(Failure::from_error)?
         .into_iter()
-        .filter(|symbol| !exports.contains(symbol.as_str()) && !(input.known)(symbol))
+        .filter(|symbol| !exports.contains(symbol) && !(input.known)(symbol))
         .collect();
     if stray.is_empty() {
         return Ok(module);

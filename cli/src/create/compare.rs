@@ -3,7 +3,7 @@
 
 use splice_core::arch::Arch;
 use splice_core::debug::{self, Layouts};
-use splice_core::diff::{AcceptKind, Objection, UnitDiff, diff_units};
+use splice_core::diff::{AcceptKind, Objection, UnitDiff, diff_units, is_startup};
 use splice_core::plan;
 use splice_core::unit::Unit;
 
@@ -16,6 +16,8 @@ pub(super) struct Touched {
     pub(super) pre: Unit,
     pub(super) post: Unit,
     pub(super) diff: UnitDiff,
+    /// Whether the patch adds it.
+    pub(super) is_new: bool,
     /// How it is compiled.
     pub(super) command: String,
     /// The object before.
@@ -48,14 +50,35 @@ pub(super) fn compare(
             what: format!("{} in {name}", objection.what),
             ..objection
         }));
+        if unit.is_new {
+            objections.extend(starts(&post));
+        }
         // What was accepted is left as it runs; a unit may have nothing else.
         if diff.has_effect() {
             objections.extend(never_left(arch, &pre, &diff));
-            let Compiled { command, pre: bytes, .. } = unit;
-            touched.push(Touched { pre, post, diff, command, bytes });
+            let Compiled { command, pre: bytes, is_new, .. } = unit;
+            touched.push(Touched { pre, post, diff, is_new, command, bytes });
         }
     }
     Ok((touched, objections))
+}
+
+/// Functions of a new unit that only the start of the kernel or of a module would run, or the end of
+/// a module.
+fn starts(unit: &Unit) -> Vec<Objection> {
+    let functions = unit.functions().filter_map(|id| unit.spans.get(id));
+    functions
+        .filter(|span| is_startup(unit, span))
+        .map(|span| {
+            let objection = Objection::new(
+                format!("{} in {}", span.name, unit.name),
+                "it is new, and it would run only while the kernel or a module starts or ends, which \
+                 what is running does not do for an update",
+                "do what it does in a hook, or where the new code is first used",
+            );
+            objection.or_accept(AcceptKind::Init, &span.name)
+        })
+        .collect()
 }
 
 /// Functions that are never left, or whose text is not like other text.

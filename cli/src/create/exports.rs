@@ -3,7 +3,8 @@
 //!
 //! A changed version is refused: modules that were built before rely on the old declaration, those in
 //! the kernel and those on disk. A new export cannot be seen by a module that is loaded later, and an
-//! export that is taken away stays; both are told.
+//! export that is taken away stays; both are told. A new unit that exports something is meant for
+//! others, so that is refused.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,9 +25,20 @@ pub(super) fn objections(
     touched: &[Touched],
     warn: &mut dyn FnMut(&str),
 ) -> Result<Vec<Objection>, Failure> {
+    let mut new = Vec::new();
     for unit in touched {
         let (before, after) = (exports(&unit.pre), exports(&unit.post));
         for name in after.difference(&before) {
+            if unit.is_new {
+                let objection = Objection::new(
+                    format!("{name} in {}", unit.pre.name),
+                    "a new unit exports it, and no module that is loaded later can see that",
+                    "leave the export out; the update's own code for the same target finds the symbol \
+                     without it",
+                );
+                new.push(objection.or_accept(AcceptKind::Export, *name));
+                continue;
+            }
             warn(&format!(
                 "{name} in {} is exported by the patch; modules that are loaded from now on cannot see \
                  that, only the code of this update can use it",
@@ -45,7 +57,8 @@ pub(super) fn objections(
         .filter(|unit| !exports(&unit.pre).is_disjoint(&exports(&unit.post)))
         .map(|unit| changed(tree, overlay, unit))
         .collect();
-    Ok(found?.into_iter().flatten().collect())
+    new.extend(found?.into_iter().flatten());
+    Ok(new)
 }
 
 fn changed(tree: &Tree, overlay: &Path, unit: &Touched) -> Result<Vec<Objection>, Failure> {

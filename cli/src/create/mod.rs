@@ -98,15 +98,18 @@ pub(crate) fn run(
             by_target.entry(built.owner.clone()).or_default().push(unit);
         }
     }
+    let all = by_target.clone();
+    by_target.retain(|_, units| is_switched(units, &mut |text| output.note(text)));
+    if by_target.is_empty() {
+        let text =
+            "nothing would change in the running kernel: what is new there, nothing leads to";
+        return Err(Failure::new(Exit::Unchanged, text));
+    }
     let mut parts = Vec::new();
     let mut numbering = Numbering::default();
     for (number, (owner, units)) in by_target.iter().enumerate() {
-        let elsewhere: Vec<&Touched> = by_target
-            .iter()
-            .filter(|(o, _)| *o != owner)
-            .flat_map(|(_, units)| units)
-            .copied()
-            .collect();
+        let elsewhere: Vec<&Touched> =
+            all.iter().filter(|(o, _)| *o != owner).flat_map(|(_, units)| units).copied().collect();
         let all = Globals { exported: &exported, here: units, elsewhere: &elsewhere };
         parts.push(part(arch, owner, number, &id, &all, &mut numbering)?);
     }
@@ -126,12 +129,7 @@ pub(crate) fn run(
             core: CoreModule {
                 file: CORE.to_owned(),
                 abi: plan::ABI,
-                symbols: core
-                    .undefined
-                    .iter()
-                    .filter(|s| !exported.contains(*s))
-                    .cloned()
-                    .collect(),
+                symbols: core.undefined.iter().filter(|s| !exported.contains(s)).cloned().collect(),
             },
             targets: parts.iter().map(|part| part.target.clone()).collect(),
             files: Vec::new(),
@@ -139,7 +137,7 @@ pub(crate) fn run(
         files: BTreeMap::new(),
     };
     for (number, part) in parts.iter().enumerate() {
-        let source = plan::update_c(arch, &update.manifest, number)
+        let source = plan::update_c(arch, &update.manifest, number, &part.namespaces)
             .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
         let known = |symbol: &str| {
             exported.contains(symbol)
@@ -168,6 +166,18 @@ pub(crate) fn run(
     drop(step);
     report::report(output, &update, touched.len(), file, bytes.len() as u64, phases);
     Ok(())
+}
+
+/// Whether something of a target's is replaced; else whatever is new in it is left out.
+fn is_switched(units: &[&Touched], warn: &mut dyn FnMut(&str)) -> bool {
+    let switched = units.iter().any(|unit| unit.diff.replaces());
+    for unit in units.iter().filter(|_| !switched) {
+        let new = unit.diff.new.iter().filter_map(|new| unit.post.spans.get(new.post));
+        let names: Vec<&str> = new.map(|span| span.name.as_str()).collect();
+        let (names, unit) = (names.join(", "), &unit.pre.name);
+        warn(&format!("{names} in {unit} is left out: nothing that is replaced leads to it"));
+    }
+    switched
 }
 
 /// Refuses a patch that changes constants which code that is not compiled anew was built with.

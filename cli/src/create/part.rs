@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Each target's share of the update: the new code of its units.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use splice_core::arch::Arch;
 use splice_core::diff::Objection;
 use splice_core::extract::{
     ExtractError, ExtractInput, Extraction, Numbering, extract, new_globals,
 };
+use splice_core::plan;
 use splice_core::update::{Target, UnitEntry};
 
 use super::compare::Touched;
 use super::refuse::refuse;
 use crate::exit::Failure;
-use crate::kernel::Owner;
+use crate::kernel::{Exports, Owner};
 
 /// What is known of global symbols when one unit is extracted.
 pub(super) struct Globals<'a> {
-    pub(super) exported: &'a HashSet<String>,
+    pub(super) exported: &'a Exports,
     /// The target's touched units.
     pub(super) here: &'a [&'a Touched],
     /// Those of other targets.
@@ -31,6 +32,8 @@ pub(super) struct Part {
     pub(super) objects: Vec<Vec<u8>>,
     /// The objects before, by path in the update.
     pub(super) pre: Vec<(String, Vec<u8>)>,
+    /// Namespaces of exported symbols that the new code uses.
+    pub(super) namespaces: BTreeSet<String>,
 }
 
 /// Extracts a target's new code.
@@ -65,6 +68,7 @@ pub(super) fn part(
         },
         objects: Vec::new(),
         pre: Vec::new(),
+        namespaces: BTreeSet::new(),
     };
     for (index, unit) in globals.here.iter().enumerate() {
         let input = ExtractInput {
@@ -100,6 +104,9 @@ pub(super) fn part(
         part.target.functions.extend(functions);
         part.target.objects.extend(objects);
         part.target.symbols.extend(symbols);
+        let undefined = plan::undefined(&object).map_err(Failure::from_error)?;
+        let namespaces = undefined.iter().filter_map(|name| globals.exported.namespace(name));
+        part.namespaces.extend(namespaces.map(str::to_owned));
         part.objects.push(object);
         part.pre.push((pre, unit.bytes.clone()));
     }

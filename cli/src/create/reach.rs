@@ -8,7 +8,7 @@ use splice_core::diff::{Accept, AcceptKind, Objection};
 use super::paths::{self, Meaning};
 use super::refuse::{refuse, unless_accepted};
 use crate::exit::{Exit, Failure};
-use crate::kernel::{self, Built, Kbuild, Listed, Owner, Patched, Tree};
+use crate::kernel::{self, Added, Built, Kbuild, Listed, Owner, Patched, Tree};
 
 /// A header that reaches more units needs to be asked for.
 const WIDE: usize = 200;
@@ -29,13 +29,15 @@ pub(super) fn units(
     warn: &mut dyn FnMut(&str),
     note: &mut dyn FnMut(&str),
 ) -> Result<BTreeMap<String, Built>, Failure> {
-    let touched = sort(tree, patched, wish, warn)?;
     let mut kbuild = Kbuild::new(tree);
-    let mut units = BTreeMap::new();
-    let mut headers = touched.headers;
+    let Touched { code, mut headers, added } = sort(tree, &mut kbuild, patched, wish, warn)?;
+    let mut units = added;
     let mut absent = Vec::new();
-    for path in touched.code {
-        let Some(object) = object(path) else { continue };
+    for path in code {
+        let Some(object) = kernel::object_of(path) else { continue };
+        if units.contains_key(&object) {
+            continue;
+        }
         match kbuild.built(&object)? {
             Ok(built) => {
                 units.insert(object, built);
@@ -89,11 +91,14 @@ pub(super) fn units(
 struct Touched<'a> {
     code: Vec<&'a str>,
     headers: Vec<&'a str>,
+    /// Units that a makefile adds.
+    added: BTreeMap<String, Built>,
 }
 
 /// Sorts the changed files by what they mean; refuses those that an update cannot hold.
 fn sort<'a>(
     tree: &Tree,
+    kbuild: &mut Kbuild<'_>,
     patched: &'a Patched,
     wish: &Wish<'_>,
     warn: &mut dyn FnMut(&str),
@@ -123,7 +128,10 @@ fn sort<'a>(
             Meaning::Header => touched.headers.push(path),
             Meaning::Neutral(why) => warn(&format!("{path} is left out: {why}")),
             Meaning::Beyond(place) => objections.push(place.objection(path)),
-            Meaning::Makefile => makefile(tree, patched, path, &mut objections, warn)?,
+            Meaning::Makefile => {
+                let added = makefile(tree, kbuild, patched, path, &mut objections, warn)?;
+                touched.added.extend(added);
+            }
             Meaning::Generates(why) => {
                 let objection = Objection::new(
                     path,
@@ -149,44 +157,71 @@ fn sort<'a>(
     Ok(touched)
 }
 
-/// A makefile may change what the kernel is made of.
+/// A makefile may change what the kernel is made of: the units that it adds.
 fn makefile(
     tree: &Tree,
+    kbuild: &mut Kbuild<'_>,
     patched: &Patched,
     path: &str,
     objections: &mut Vec<Objection>,
     warn: &mut dyn FnMut(&str),
-) -> Result<(), Failure> {
+) -> Result<Vec<(String, Built)>, Failure> {
     let (before, after) = patched.texts(path);
     let changes = kernel::changes(tree, path, before, after)?;
     if changes.is_empty() {
         warn(&format!("{path} is left out: it changes nothing in this kernel's configuration"));
     }
-    objections.extend(changes.into_iter().map(|change| match change {
-        Listed::Added(object) => Objection::new(
-            &object,
-            format!(
-                "{path} adds it to what this kernel is made of, and an update has no new units"
+    let mut added = Vec::new();
+    for change in changes {
+        objections.push(match change {
+            Listed::Added(unit) => match new_unit(kbuild, patched, path, &unit)? {
+                Ok(()) => {
+                    added.push((unit.object, unit.built));
+                    continue;
+                }
+                Err(objection) => objection,
+            },
+            Listed::Module(object) => Objection::new(
+                &object,
+                format!("{path} adds it as a module, and an update only changes what is running"),
+                "build and load that module by itself, and leave it out of the patch",
             ),
-            "put the new code into a unit that is there already",
-        ),
-        Listed::Removed(object) => Objection::new(
-            &object,
-            format!("{path} takes it out, and a running kernel cannot lose a unit"),
-            "leave that part out of the patch; code that nobody calls any more does no harm",
-        ),
-        Listed::Other(what) => Objection::new(
-            path,
-            format!("it changes how units are built or which there are: {what}"),
-            "leave that part out of the patch, if the fix is right without it",
-        ),
-    }));
-    Ok(())
+            Listed::Removed(object) => Objection::new(
+                &object,
+                format!("{path} takes it out, and a running kernel cannot lose a unit"),
+                "leave that part out of the patch; code that nobody calls any more does no harm",
+            ),
+            Listed::Other(what) => Objection::new(
+                path,
+                format!("it changes how units are built or which there are: {what}"),
+                "leave that part out of the patch, if the fix is right without it",
+            ),
+        });
+    }
+    Ok(added)
 }
 
-fn object(path: &str) -> Option<String> {
-    let stem = path.strip_suffix(".c").or_else(|| path.strip_suffix(".S"))?;
-    Some(format!("{stem}.o"))
+/// Whether a unit that a makefile adds can be one of the update's.
+fn new_unit(
+    kbuild: &mut Kbuild<'_>,
+    patched: &Patched,
+    path: &str,
+    unit: &Added,
+) -> Result<Result<(), Objection>, Failure> {
+    let why = if let Err(why) = kbuild.entered(&unit.directory)? {
+        format!("this kernel has nothing of that directory: {why}")
+    } else if patched.paths().any(|path| {
+        kernel::object_of(path).as_ref() == Some(&unit.object) && patched.texts(path).0.is_empty()
+    }) {
+        return Ok(Ok(()));
+    } else {
+        "its source is not a new .c or .S file of the patch".to_owned()
+    };
+    Ok(Err(Objection::new(
+        &unit.object,
+        format!("{path} adds it to what this kernel is made of, but {why}"),
+        "put the new code into a unit that is there already",
+    )))
 }
 
 /// Whether other source files include this one.
@@ -203,7 +238,7 @@ fn including(
     let files: BTreeSet<String> = kernel::reached(&tree.source(), tree.source_arch(), headers)?;
     let mut reached = BTreeMap::new();
     for path in &files {
-        let Some(object) = object(path) else { continue };
+        let Some(object) = kernel::object_of(path) else { continue };
         match kbuild.built(&object)? {
             Ok(built) => {
                 reached.insert(object, built);
@@ -211,7 +246,7 @@ fn including(
             // What processes have mapped must not differ unnoticed; it is compiled to see.
             Err(_) if paths::is_mapped(path) => {
                 let goal = object.clone();
-                reached.insert(object, Built { owner: Owner::Vmlinux, goal });
+                reached.insert(object, Built { owner: Owner::Vmlinux, goal, is_new: false });
             }
             Err(_) => {}
         }

@@ -48,6 +48,8 @@ pub(super) fn flags(config: &str) -> String {
 pub(crate) struct Compiled {
     /// Path of the object in the kernel tree.
     pub(crate) name: String,
+    /// Whether the patch adds it: before, its source was empty.
+    pub(crate) is_new: bool,
     /// How it is compiled, in the tree or in the overlay.
     pub(crate) command: String,
     /// The object before.
@@ -114,8 +116,10 @@ pub(crate) fn before(
     note: &mut dyn FnMut(&str),
 ) -> Result<(), Failure> {
     let cache = tree.directory("units")?;
-    let missing: Vec<(&String, &Built)> =
-        units.iter().filter(|(object, _)| kept(&cache, object).is_none()).collect();
+    let missing: Vec<(&String, &Built)> = units
+        .iter()
+        .filter(|(object, built)| !built.is_new && kept(&cache, object).is_none())
+        .collect();
     // The build gets into an architecture's lib by two ways at once, and both write the same files.
     let lib = format!("arch/{}/lib/", tree.source_arch());
     let (alone, others): (Vec<_>, Vec<_>) =
@@ -159,6 +163,7 @@ pub(crate) fn after(
     note: &(dyn Fn(&str) + Sync),
 ) -> Result<Vec<Compiled>, Failure> {
     let cache = tree.directory("units")?;
+    let added = fresh(tree, units, changed, overlay, jobs, &mut |text| note(text))?;
     let pool =
         rayon::ThreadPoolBuilder::new().num_threads(jobs).build().map_err(Failure::from_error)?;
     let pace = Pace::new(units.len());
@@ -170,16 +175,26 @@ pub(crate) fn after(
     let all: Result<Vec<Option<Compiled>>, Failure> = pool.install(|| {
         units
             .par_iter()
-            .map(|(object, _)| {
-                let (made, pre) = kept(&cache, object)
-                    .with_context(|| format!("{object} is not in the cache any more"))?;
-                let compiled = if made.reads(changed, &new) {
-                    let post = one(tree, overlay, object, &made.command)?;
-                    let (name, command) = (object.clone(), made.command);
-                    let whole = (whole(&cache, object), overlay.path().join(object));
-                    Some(Compiled { name, command, pre, post, whole })
-                } else {
-                    None
+            .map(|(object, built)| {
+                let place = if built.is_new { overlay.path() } else { &cache };
+                let (command, pre) = match added.get(object) {
+                    Some((command, pre)) => (Some(command.clone()), pre.clone()),
+                    None => {
+                        let (made, pre) = kept(&cache, object)
+                            .with_context(|| format!("{object} is not in the cache any more"))?;
+                        (made.reads(changed, &new).then_some(made.command), pre)
+                    }
+                };
+                let compiled = match command {
+                    Some(command) => Some(Compiled {
+                        name: object.clone(),
+                        is_new: built.is_new,
+                        post: one(tree, overlay, object, &command)?,
+                        command,
+                        pre,
+                        whole: (whole(place, object), overlay.path().join(object)),
+                    }),
+                    None => None,
                 };
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                 if done.is_multiple_of(8) {
@@ -190,6 +205,56 @@ pub(crate) fn after(
             .collect()
     });
     Ok(all?.into_iter().flatten().collect())
+}
+
+/// Compiles the units that the patch adds, for now from empty sources: the command and the object
+/// of each. The patched makefile in the overlay says how.
+fn fresh(
+    tree: &Tree,
+    units: &BTreeMap<String, Built>,
+    changed: &[&str],
+    overlay: &Overlay,
+    jobs: usize,
+    note: &mut dyn FnMut(&str),
+) -> Result<BTreeMap<String, (String, Vec<u8>)>, Failure> {
+    let added: Vec<(&String, &Built)> = units.iter().filter(|(_, built)| built.is_new).collect();
+    if added.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let sources = added.iter().flat_map(|(object, _)| {
+        changed.iter().filter(move |path| object_of(path).as_ref() == Some(object))
+    });
+    let mut texts = Vec::new();
+    for path in sources {
+        let place = overlay.path().join(path);
+        texts.push((std::fs::read(&place).with_context(|| format!("cannot read {path}"))?, place));
+    }
+    let empty = |(_, place): &(Vec<u8>, PathBuf)| std::fs::write(place, "");
+    texts.iter().try_for_each(empty).context("cannot write to the cache")?;
+    // What the overlay leads to must not be made anew meanwhile, nor is it from here.
+    let _lock = tree.lock(note)?;
+    let output = tree
+        .make(overlay.path())
+        .args(["-o", "prepare"])
+        .arg(flags(&tree.config()?))
+        .arg(format!("-j{jobs}"))
+        .args(added.iter().map(|(_, built)| &built.goal))
+        .output()
+        .context("cannot run make")?;
+    if !output.status.success() {
+        return Err(failed("a unit that the patch adds cannot be built", &output));
+    }
+    let mut made = BTreeMap::new();
+    for (object, _) in added {
+        let file = overlay.path().join(object);
+        let debug = compressed(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        cache::write_whole(&whole(overlay.path(), object), &debug)?;
+        let (command, _) = recorded(overlay.path(), object)?;
+        made.insert(object.clone(), (command, stripped(tree, &file)?));
+    }
+    let full = |(text, place): &(Vec<u8>, PathBuf)| std::fs::write(place, text);
+    texts.iter().try_for_each(full).context("cannot write to the cache")?;
+    Ok(made)
 }
 
 /// How far many units are.
@@ -245,12 +310,8 @@ fn kept(units: &Path, object: &str) -> Option<(Made, Vec<u8>)> {
 /// Puts a unit that kbuild has just made into the cache.
 fn keep(tree: &Tree, units: &Path, object: &str) -> Result<()> {
     let made = tree.source().join(object);
-    let (directory, name) = object.rsplit_once('/').unwrap_or(("", object));
-    let record = tree.source().join(directory).join(format!(".{name}.cmd"));
-    let text = std::fs::read_to_string(&record)
-        .with_context(|| format!("the build left no {}", record.display()))?;
-    let command = command(&text)
-        .with_context(|| format!("{} does not say how the unit was made", record.display()))?;
+    let directory = object.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let (command, files) = recorded(&tree.source(), object)?;
     let bytes = stripped(tree, &made)?;
     cache::create(&units.join(directory))?;
     cache::write_whole(
@@ -258,9 +319,25 @@ fn keep(tree: &Tree, units: &Path, object: &str) -> Result<()> {
         &compressed(&made).with_context(|| format!("cannot read {}", made.display()))?,
     )?;
     cache::write_whole(&units.join(object), &bytes)?;
-    let (command, files) = (command.to_owned(), files(&text));
     let made = Made { sha256: packages::sum(&bytes), command, files };
     cache::write_whole(&sidecar(units, object), &serde_json::to_vec_pretty(&made)?)
+}
+
+/// How kbuild made an object, and from which files.
+fn recorded(tree: &Path, object: &str) -> Result<(String, Vec<String>)> {
+    let (directory, name) = object.rsplit_once('/').unwrap_or(("", object));
+    let record = tree.join(directory).join(format!(".{name}.cmd"));
+    let text = std::fs::read_to_string(&record)
+        .with_context(|| format!("the build left no {}", record.display()))?;
+    let command = command(&text)
+        .with_context(|| format!("{} does not say how the unit was made", record.display()))?;
+    Ok((command.to_owned(), files(&text)))
+}
+
+/// The object that is made of a source file.
+pub(crate) fn object_of(path: &str) -> Option<String> {
+    let stem = path.strip_suffix(".c").or_else(|| path.strip_suffix(".S"))?;
+    Some(format!("{stem}.o"))
 }
 
 /// The command in a file that kbuild writes: `cmd_PATH := …` until 6.2, then `savedcmd_PATH := …`
@@ -381,6 +458,7 @@ mod tests {
         std::fs::write(file("pre.o.debug"), &packed).unwrap();
         let compiled = Compiled {
             name: "pre.o".into(),
+            is_new: false,
             pre: Vec::new(),
             post: Vec::new(),
             command: "gcc -c a.c".into(),

@@ -25,6 +25,8 @@ pub(crate) struct Built {
     pub(crate) owner: Owner,
     /// What kbuild calls the object: its path, by way of the directory whose makefile lists it.
     pub(crate) goal: String,
+    /// Whether the patch adds it.
+    pub(crate) is_new: bool,
 }
 
 /// Answers for one tree.
@@ -71,7 +73,7 @@ impl<'a> Kbuild<'a> {
             return Ok(Err(why));
         }
         Ok(match found {
-            Found::Built(owner) => Ok(Built { owner, goal }),
+            Found::Built(owner) => Ok(Built { owner, goal, is_new: false }),
             Found::Nowhere(composite) => Err(self.option(directory, &composite)),
         })
     }
@@ -105,7 +107,7 @@ impl<'a> Kbuild<'a> {
     }
 
     /// Whether the build gets into a directory; else why not.
-    fn entered(&mut self, directory: &str) -> Result<Result<(), String>> {
+    pub(crate) fn entered(&mut self, directory: &str) -> Result<Result<(), String>> {
         // The top-level makefiles, the architecture's too, enter by rules of their own.
         let depth = directory.split('/').count();
         if depth <= 1 || (directory.starts_with("arch/") && depth <= 3) {

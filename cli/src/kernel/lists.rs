@@ -9,6 +9,8 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
+use super::kbuild::Built;
+use super::reach::normal;
 use super::{Owner, Tree};
 
 /// The lists of a directory's makefile, by variable: `obj-y`, `tipc-y`, …
@@ -75,12 +77,25 @@ pub(super) fn makefile(source: &Path, directory: &str) -> Option<std::path::Path
 /// What a patch of a makefile changes for this kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Listed {
-    /// An object, by its path, that the patch adds to what is built.
-    Added(String),
+    /// An object that the patch adds to what is built.
+    Added(Added),
+    /// A module, by the path of its object, that the patch adds.
+    Module(String),
     /// One that it takes away.
     Removed(String),
     /// Something else, in words.
     Other(String),
+}
+
+/// An object that a patch of a makefile adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// Its path.
+    pub(crate) object: String,
+    /// The directory whose makefile lists it.
+    pub(crate) directory: String,
+    /// What it is to be.
+    pub(crate) built: Built,
 }
 
 /// What a patch of the makefile at `path` changes for this kernel.
@@ -132,19 +147,26 @@ fn compare(directory: &str, old: &str, new: &str) -> Vec<Listed> {
         let (was, is) = (entries(&before), entries(&after));
         for entry in was.symmetric_difference(&is) {
             let lists = if was.contains(entry) { &before } else { &after };
-            let object = entry.ends_with(".o");
-            if object && !matches!(member(lists, entry), Some(Found::Built(_))) {
+            let owner = match entry.ends_with(".o").then(|| member(lists, entry)) {
+                Some(Some(Found::Built(owner))) => Some(owner),
                 // It is a part of something that is not built.
-                continue;
-            }
-            let path = || PathBuf::from(directory).join(entry).display().to_string();
-            found.push(match (object, was.contains(entry)) {
-                (true, false) if !before.values().flatten().any(|o| o == entry) => {
-                    Listed::Added(path())
-                }
-                (true, true) if !after.values().flatten().any(|o| o == entry) => {
-                    Listed::Removed(path())
-                }
+                Some(_) => continue,
+                None => None,
+            };
+            let path = PathBuf::from(directory).join(entry).display().to_string();
+            let listed = |lists: &Lists| lists.values().flatten().any(|o| o == entry);
+            found.push(match owner {
+                Some(owner) if !listed(&before) => match added(name, entry, &before, &after) {
+                    What::Unit => Listed::Added(Added {
+                        object: normal(&path),
+                        directory: directory.to_owned(),
+                        built: Built { owner, goal: path, is_new: true },
+                    }),
+                    What::Module => Listed::Module(path),
+                    What::Whole => continue,
+                    What::Odd => Listed::Other(format!("{entry} in the list {name}")),
+                },
+                Some(_) if !listed(&after) => Listed::Removed(path),
                 _ => Listed::Other(format!("{entry} in the list {name}")),
             });
         }
@@ -152,6 +174,46 @@ fn compare(directory: &str, old: &str, new: &str) -> Vec<Listed> {
     found.dedup();
     found
 }
+
+/// What an entry is that a list has gained.
+enum What {
+    Unit,
+    /// A module of its own, or a part of one.
+    Module,
+    /// It is made of units that are in a list of its own.
+    Whole,
+    /// What was made of one unit before is made of several.
+    Odd,
+}
+
+fn added(list: &str, entry: &str, before: &Lists, after: &Lists) -> What {
+    let composite = |lists: &Lists, object: &str| {
+        let stem = object.trim_end_matches(".o");
+        ENDS.iter().any(|end| lists.contains_key(&format!("{stem}{end}")))
+    };
+    let is_whole = composite(after, entry);
+    let modules = |lists: &Lists, object: &str| {
+        lists.get("obj-m").is_some_and(|all| all.iter().any(|o| o == object))
+    };
+    match list {
+        "obj-y" | "lib-y" if is_whole => What::Whole,
+        "obj-y" | "lib-y" => What::Unit,
+        "obj-m" => What::Module,
+        _ => {
+            let stem = ENDS.iter().find_map(|end| list.strip_suffix(end)).unwrap_or(list);
+            let object = format!("{stem}.o");
+            let was = before.values().flatten().any(|o| *o == object);
+            match (was, composite(before, &object)) {
+                (true, false) => What::Odd,
+                (false, _) if modules(after, &object) => What::Module,
+                _ => What::Unit,
+            }
+        }
+    }
+}
+
+/// What the name of a list of an object's parts ends in.
+const ENDS: [&str; 3] = ["-objs", "-y", "-m"];
 
 /// The lines of a makefile without comments, each with what continues it.
 fn logical(text: &str) -> Vec<String> {
@@ -242,7 +304,7 @@ pub(super) fn member(lists: &Lists, object: &str) -> Option<Found> {
         if !list.iter().any(|o| o == object) {
             continue;
         }
-        let stem = ["-objs", "-y", "-m"].iter().find_map(|end| name.strip_suffix(end))?;
+        let stem = ENDS.iter().find_map(|end| name.strip_suffix(end))?;
         let composite = format!("{stem}.o");
         if has("obj-y", &composite) || has("lib-y", &composite) {
             return Some(Found::Built(Owner::Vmlinux));
@@ -294,8 +356,26 @@ mod tests {
     #[test]
     fn what_a_makefile_adds_is_found() {
         assert_eq!(compare("d", OLD, OLD), []);
-        assert_eq!(differs("a.o", "a.o b.o"), [Listed::Added("d/b.o".into())]);
-        assert_eq!(differs("x.o", "x.o y.o"), [Listed::Added("d/y.o".into())]);
+        let unit = |object: &str, owner: Owner| {
+            [Listed::Added(Added {
+                object: format!("d/{object}"),
+                directory: "d".into(),
+                built: Built { owner, goal: format!("d/{object}"), is_new: true },
+            })]
+        };
+        assert_eq!(differs("a.o", "a.o b.o"), unit("b.o", Owner::Vmlinux));
+        assert_eq!(differs("x.o", "x.o y.o"), unit("y.o", Owner::Module("m".into())));
+        let whole = OLD.replace("a.o", "a.o b.o") + "=b-objs c.o\n";
+        assert_eq!(compare("d", OLD, &whole), unit("c.o", Owner::Vmlinux));
+        assert_eq!(differs("m.o", "m.o n.o"), [Listed::Module("d/n.o".into())]);
+        let module = OLD.replace("m.o", "m.o n.o") + "=n-y c.o\n";
+        assert_eq!(
+            compare("d", OLD, &module),
+            [Listed::Module("d/c.o".into()), Listed::Module("d/n.o".into())]
+        );
+        // `a.o` was made from `a.c`, and is no longer.
+        let split = OLD.to_owned() + "=a-y c.o\n";
+        assert_eq!(compare("d", OLD, &split), [Listed::Other("c.o in the list a-y".into())]);
         assert_eq!(differs(" x.o", ""), [Listed::Removed("d/x.o".into())]);
         assert_eq!(differs("u.o", "u.o v.o"), [], "nothing builds off.o");
         assert_eq!(differs("sub/", "sub/ more/").len(), 1);

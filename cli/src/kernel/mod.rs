@@ -15,13 +15,13 @@ mod reach;
 mod tree;
 mod versions;
 
-pub(crate) use compile::{Compiled, after, before};
+pub(crate) use compile::{Compiled, after, before, object_of};
 pub(crate) use constants::{changed as changed_constants, outputs as constant_outputs};
 pub use debian::{Kernel, kernels};
 pub(crate) use kbuild::{Built, Kbuild, Owner};
-pub(crate) use lists::{Listed, changes};
+pub(crate) use lists::{Added, Listed, changes};
 pub(crate) use overlay::Overlay;
 pub(crate) use patch::{Patched, subject};
 pub(crate) use reach::reached;
-pub(crate) use tree::{Origin, Tree, Wish, exports, find, prepare};
+pub(crate) use tree::{Exports, Origin, Tree, Wish, find, prepare};
 pub(crate) use versions::Versions;

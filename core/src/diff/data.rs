@@ -3,15 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS};
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, STB_LOCAL};
 
 use super::compare::{Context, Seen};
 use super::home::Home;
 use super::{AcceptKind, DiffError, Objection, ReplacedData, UnitDiff, names};
 use crate::unit::{Role, Span, SpanId, SpanKind, Target, Unit};
 
-/// Sections that are read only while the kernel or a module starts or stops.
-pub(super) fn is_startup(unit: &Unit, span: &Span) -> bool {
+/// Whether a span is in a section that is read only while the kernel or a module starts or stops.
+pub fn is_startup(unit: &Unit, span: &Span) -> bool {
     unit.sections.get(span.section).is_some_and(|s| {
         [".init", ".exit", ".meminit", ".con_initcall"].iter().any(|p| s.name.starts_with(p))
     })
@@ -34,7 +34,8 @@ pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), 
             Some(pre) => paired(context, pre, id, span, diff),
             None => {
                 let listed = post.role_of(span) == Some(Role::Listed);
-                if !is(&referred, id) && !is_startup(post, span) && !listed {
+                let expected = is(&referred, id) || listed || is_for_other_units(post, span);
+                if !expected && !is_startup(post, span) {
                     diff.refusals.push(unreferred(post, span));
                 }
                 diff.data_new.push(id);
@@ -178,6 +179,14 @@ fn objection(unit: &Unit, (before, span): (&Span, &Span), (old, new): (Home, Hom
         ),
     };
     Objection::new(&span.name, why, way_out).or_accept(AcceptKind::Data, &span.name)
+}
+
+/// Whether an object is one that other units may refer to by its name, in a section that nobody walks.
+fn is_for_other_units(unit: &Unit, span: &Span) -> bool {
+    let global = span.symbol.and_then(|s| unit.symbols.get(s as usize));
+    let name = section_name(unit, span);
+    global.is_some_and(|symbol| symbol.binding != STB_LOCAL.0)
+        && [".data.", ".bss.", ".rodata."].iter().any(|place| name.starts_with(place))
 }
 
 fn unreferred(unit: &Unit, span: &Span) -> Objection {

@@ -28,6 +28,7 @@ use lines::Lines;
 use targets::Targets;
 
 pub use contents::Held;
+pub use data::is_startup;
 pub use objection::{Accept, AcceptKind, Objection};
 pub use report::{ChangedItem, DataReport, DiffReport, FunctionsReport, VERSION, Verdict, report};
 
@@ -237,7 +238,12 @@ pub struct UnitDiff {
 impl UnitDiff {
     /// Whether something would be put into a running kernel: code, or constants in place.
     pub fn has_effect(&self) -> bool {
-        !(self.changed.is_empty() && self.new.is_empty() && self.data_replaced.is_empty())
+        self.replaces() || !self.new.is_empty()
+    }
+
+    /// Whether something of a running kernel would be replaced, so that new code can be reached.
+    pub fn replaces(&self) -> bool {
+        !(self.changed.is_empty() && self.data_replaced.is_empty())
     }
 
     /// Whether nothing differs that a running kernel would notice.

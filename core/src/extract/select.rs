@@ -7,7 +7,7 @@ use object::elf::{SHF_ALLOC, SHF_MERGE, STB_LOCAL, STT_SECTION};
 
 use super::{ExtractError, ExtractInput, Numbering};
 use crate::arch::{Arch, Code, CodeReloc, RelocKind};
-use crate::diff::UnitDiff;
+use crate::diff::{UnitDiff, is_startup};
 use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, SymbolPlace, Target, Unit};
 use crate::update::{Change, DataObject, Function, NeededSymbol, Place};
 
@@ -99,7 +99,7 @@ pub(super) fn select(
     };
     let mut names = selector.functions(numbering);
     names.extend(selector.objects(numbering)?);
-    selector.listed();
+    selector.on_their_own();
     // Entries join the pieces that they are about; what they refer to joins too, and may be code
     // with entries of its own, so this runs until nothing is added.
     loop {
@@ -190,12 +190,14 @@ impl Selector<'_, '_> {
         names
     }
 
-    /// Starts with new objects in tables that the kernel reads of each module.
-    fn listed(&mut self) {
+    /// Starts with new objects that the unit's own code need not refer to: those in tables that the
+    /// kernel reads of each module, and global ones, which other units of the update may use.
+    fn on_their_own(&mut self) {
         let post = self.input.post;
         for id in &self.input.diff.data_new {
-            let role = post.spans.get(*id).and_then(|span| post.role_of(span));
-            if role == Some(Role::Listed) {
+            let Some(span) = post.spans.get(*id) else { continue };
+            let global = is_global(post, span) && !is_startup(post, span);
+            if global || post.role_of(span) == Some(Role::Listed) {
                 self.enqueue(*id);
             }
         }

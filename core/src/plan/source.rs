@@ -7,6 +7,7 @@
 //! order, the function itself and then its split-off parts. Object `i` is the i-th data object
 //! of the target.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{
@@ -94,8 +95,14 @@ pub fn range_count(functions: &[Function]) -> usize {
     changed(functions).map(|f| 1 + f.pre_parts.len()).sum()
 }
 
-/// The source of `update.c` for one target of an update.
-pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<String, PlanError> {
+/// The source of `update.c` for one target of an update, whose new code uses symbols that are
+/// exported in these namespaces.
+pub fn update_c(
+    arch: &dyn Arch,
+    manifest: &Manifest,
+    target: usize,
+    namespaces: &BTreeSet<String>,
+) -> Result<String, PlanError> {
     let nonsense = |source: ArchError| unsupported(source.to_string());
     let template = arch.trampoline().template();
     check::template(arch, &template).map_err(nonsense)?;
@@ -204,5 +211,9 @@ pub fn update_c(arch: &dyn Arch, manifest: &Manifest, target: usize) -> Result<S
         word.clear,
         word.set
     );
+    // MODULE_IMPORT_NS takes a name until 6.12, and a string since.
+    for namespace in namespaces {
+        let _ = writeln!(out, "MODULE_INFO(import_ns, {});", literal(namespace));
+    }
     Ok(out)
 }

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use super::netlink;
 use super::setup::{
-    attach_filter, event_descriptor, name_process, send_raw, send_without_family, socket,
+    attach_filter, event_descriptor, loopback_packets, name_process, send_raw, send_without_family,
+    socket, tap_device, write_raw,
 };
 
 /// Runs the probe with this name.
@@ -23,6 +24,7 @@ pub fn run(name: &str) -> ExitCode {
         "raw-without-family" => raw_without_family(),
         "inode-numbers" => inode_numbers(),
         "sleep-in-eventfd" => sleep_in_eventfd(),
+        "packet-headers" => packet_headers(),
         _ => Err(io::Error::other(format!("no probe is called {name}"))),
     };
     match result {
@@ -89,6 +91,17 @@ fn inode_numbers() -> io::Result<()> {
     let odd = numbers.iter().filter(|number| **number % 2 == 1).count();
     let (least, greatest) = (numbers.iter().min(), numbers.iter().max());
     println!("{} {} {odd}", least.unwrap_or(&0), greatest.unwrap_or(&0));
+    Ok(())
+}
+
+/// Writes a packet, its header with an unknown flag, to a packet socket (of the kernel image) and to
+/// a TAP device that is not up (of the module tun): prints what came back from each.
+fn packet_headers() -> io::Result<()> {
+    let mut packet = [0_u8; 74];
+    if let Some(flags) = packet.first_mut() {
+        *flags = 0x80;
+    }
+    println!("{} {}", write_raw(&loopback_packets()?, &packet), write_raw(&tap_device()?, &packet));
     Ok(())
 }
 

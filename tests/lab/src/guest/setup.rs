@@ -198,6 +198,41 @@ pub fn send_raw(socket: &OwnedFd, packet: &[u8]) -> io::Result<()> {
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// A network device whose packets come from this descriptor, each with a `virtio_net_hdr` before it.
+pub fn tap_device() -> io::Result<OwnedFd> {
+    let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: ifreq is a plain C structure for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_ifru.ifru_flags =
+        (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes an ifreq, which outlives the call.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })?;
+    Ok(file.into())
+}
+
+/// A packet socket that writes to the loopback interface, each packet with a `virtio_net_hdr` before
+/// it.
+pub fn loopback_packets() -> io::Result<OwnedFd> {
+    let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+    let header = set_option_raw(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &[1, 0, 0, 0]);
+    if header < 0 {
+        return Err(io::Error::other(format!("no headers before packets: {header}")));
+    }
+    // SAFETY: sockaddr_ll is a plain C structure for which all zeroes is a valid value.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as libc::c_ushort;
+    to.sll_ifindex = 1;
+    // SAFETY: the address's pointer and length describe live memory.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
+        )
+    })?;
+    Ok(socket)
+}
+
 fn check(result: libc::c_int) -> Result<(), io::Error> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

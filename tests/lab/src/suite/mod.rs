@@ -8,6 +8,7 @@ mod machine;
 mod newcode;
 mod reach;
 mod refusals;
+mod targets;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -114,6 +115,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     reach::run(&mut suite, &fixture);
     guest::run(&mut suite, &fixture);
     data::run(&mut suite, &fixture);
+    targets::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     newcode::run(&mut suite, &fixture);
     drop(fixture);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::targets::new_file;
 use super::{Fixture, MODULE_FIX, Suite};
 use crate::fixes;
 use crate::session::{Answer, search};
@@ -98,11 +99,46 @@ fn mapped(fixture: &Fixture) -> Result<()> {
     refused(fixture, "vdso", &edits(fixture, file, &[edit])?, &[file, "mapped into every process"])
 }
 
+/// A unit with what only a kernel that starts, or one that is built anew, could take.
+const REFUSED_UNIT: &str = "\
+#include <linux/module.h>
+int splice_lab(void);
+int splice_lab(void)
+{
+\treturn 1;
+}
+EXPORT_SYMBOL_GPL(splice_lab);
+static int __init splice_lab_start(void)
+{
+\treturn splice_lab();
+}
+late_initcall(splice_lab_start);
+static int level = 3;
+module_param(level, int, 0400);
+";
+
 fn new_unit(fixture: &Fixture) -> Result<()> {
-    let list = edits(fixture, "net/ipv4/Makefile", &[("route.o", "route.o splice_lab.o")])?;
-    let file = "--- /dev/null\n+++ b/net/ipv4/splice_lab.c\n@@ -0,0 +1 @@\n+int splice_lab;\n";
-    let words = ["net/ipv4/splice_lab.o", "net/ipv4/Makefile"];
-    refused(fixture, "new-unit", &format!("{list}{file}"), &words)
+    let makefile = |old: &str, new: &str| edits(fixture, "net/ipv4/Makefile", &[(old, new)]);
+    let list = makefile("route.o", "route.o splice_lab.o")?;
+    let source = "net/ipv4/splice_lab.c";
+    let file = new_file(source, REFUSED_UNIT);
+    let words = [
+        "splice_lab_start in net/ipv4/splice_lab.o: it is new, and it would run only while",
+        ".initcall7.init",
+        "--accept init:splice_lab_start",
+        "a new unit exports it",
+        "--accept export:splice_lab",
+        "__param_level",
+    ];
+    refused(fixture, "new-unit", &format!("{list}{file}"), &words)?;
+    refused(fixture, "no-unit", &list, &["net/ipv4/splice_lab.o", "net/ipv4/Makefile", "new .c"])?;
+    let module = makefile("obj-$(CONFIG_INET_AH)", "obj-m += splice_lab.o\nobj-$(CONFIG_INET_AH)")?;
+    let words = ["net/ipv4/splice_lab.o", "as a module", "by itself"];
+    refused(fixture, "new-module", &format!("{module}{file}"), &words)?;
+    // The unit may be there, but nothing leads to it.
+    let file = new_file(source, "int splice_lab(void);\nint splice_lab(void)\n{\n\treturn 1;\n}\n");
+    let (_, answer) = create(fixture, "unit-alone", &[format!("{list}{file}")], &[])?;
+    answer.expect(3)?.says(&["splice_lab in", "is left out", "nothing would change"]).map(drop)
 }
 
 fn start_up(fixture: &Fixture) -> Result<()> {
