@@ -43,6 +43,38 @@ pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), 
         }
     }
     unnamed(context, &referred, diff);
+    freed(context, diff)
+}
+
+/// What is new and only there for the start, and what runs later refers to it: its memory is freed as
+/// soon as the update is loaded (`module_init_section` of kernel/module/main.c). A module's exit code
+/// stays, and what runs later may name it.
+fn freed(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
+    let post = context.post;
+    let mut found = Vec::new();
+    for (from, user) in post.spans.iter().enumerate() {
+        if user.kind == SpanKind::Entry || is_startup(post, user) {
+            continue;
+        }
+        context.to_post.each(from, |target| {
+            let Target::Span { id, .. } = target else { return };
+            let Some(span) = post.spans.get(id) else { return };
+            let section = section_name(post, span);
+            let gone = is_startup(post, span) && !section.starts_with(".exit");
+            if gone && context.pair(id).is_none() {
+                found.push(Objection::new(
+                    &span.name,
+                    format!(
+                        "it is new and in section {section}, which is freed as soon as the update is \
+                         loaded, and {} refers to it",
+                        user.name
+                    ),
+                    "put it into ordinary memory: leave out __init, __initdata or __initconst",
+                ));
+            }
+        })?;
+    }
+    diff.refusals.extend(found);
     Ok(())
 }
 
