@@ -6,6 +6,9 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/ctype.h>
+#include <linux/limits.h>
+#include <linux/notifier.h>
+#include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -14,6 +17,8 @@
 /* Held through every change of the registry and through every attempt. */
 DEFINE_MUTEX(splice_mutex);
 LIST_HEAD(splice_updates);
+/* Members whose update modules are going. */
+static LIST_HEAD(splice_leaving);
 
 /**
  * splice_fail() - note why an attempt failed
@@ -115,12 +120,73 @@ static struct splice_update *splice_create(const struct splice_part *part)
 	return update;
 }
 
+/*
+ * New code may have jump labels, static calls and the like whose keys are the
+ * target's. The loader has linked them by the time that a part registers, and
+ * follows the links again as the update module goes; so the target must stay
+ * for that long, whether the update is applied or not.
+ */
+static int splice_pin(struct splice_member *member)
+{
+	const char *name = member->part->target;
+	struct module *target;
+
+	if (!name)
+		return 0;
+	rcu_read_lock_sched();
+	target = find_module(name);
+	if (target && (target->state != MODULE_STATE_LIVE ||
+		       !try_module_get(target)))
+		target = NULL;
+	rcu_read_unlock_sched();
+	if (!target) {
+		pr_err("%s: module %s is not loaded\n", member->part->id, name);
+		return -ENODEV;
+	}
+	member->target = target;
+	return 0;
+}
+
+static void splice_free_member(struct splice_member *member)
+{
+	if (member->target)
+		module_put(member->target);
+	kfree(member);
+}
+
+/* Called last of all who are told that a module goes. */
+static int splice_module_event(struct notifier_block *nb, unsigned long event,
+			       void *data)
+{
+	struct splice_member *member, *next;
+
+	if (event != MODULE_STATE_GOING)
+		return NOTIFY_DONE;
+	mutex_lock(&splice_mutex);
+	list_for_each_entry_safe(member, next, &splice_leaving, node) {
+		if (member->part->owner != data)
+			continue;
+		list_del(&member->node);
+		splice_free_member(member);
+	}
+	mutex_unlock(&splice_mutex);
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block splice_module_nb = {
+	.notifier_call = splice_module_event,
+	.priority = INT_MIN,
+};
+
 /**
  * splice_register_part() - make an update module's part known
  * @part: the part, constant until it is unregistered
  *
+ * From here on the target module cannot be unloaded.
+ *
  * Return: 0, or a negative error number, for a part that is malformed, that
- * is registered already or that comes after its update was applied.
+ * is registered already, that comes after its update was applied or whose
+ * target is not loaded.
  */
 int splice_register_part(const struct splice_part *part)
 {
@@ -134,6 +200,11 @@ int splice_register_part(const struct splice_part *part)
 	if (!member)
 		return -ENOMEM;
 	member->part = part;
+	err = splice_pin(member);
+	if (err) {
+		splice_free_member(member);
+		return err;
+	}
 
 	mutex_lock(&splice_mutex);
 	update = splice_find(part->id);
@@ -151,7 +222,7 @@ int splice_register_part(const struct splice_part *part)
 	}
 	mutex_unlock(&splice_mutex);
 	if (err)
-		kfree(member);
+		splice_free_member(member);
 	return err;
 }
 EXPORT_SYMBOL_GPL(splice_register_part);
@@ -160,7 +231,8 @@ EXPORT_SYMBOL_GPL(splice_register_part);
  * splice_unregister_part() - forget an update module's part
  * @part: the part
  *
- * Called as its module goes, which an applied update's cannot.
+ * Called as its module goes, which an applied update's cannot. The target
+ * module stays until the kernel has taken the update module apart.
  */
 void splice_unregister_part(const struct splice_part *part)
 {
@@ -173,8 +245,7 @@ void splice_unregister_part(const struct splice_part *part)
 		list_for_each_entry(member, &update->members, node) {
 			if (member->part != part)
 				continue;
-			list_del(&member->node);
-			kfree(member);
+			list_move(&member->node, &splice_leaving);
 			update->nmembers--;
 			break;
 		}
@@ -197,13 +268,21 @@ EXPORT_SYMBOL_GPL(splice_unregister_part);
 
 static int __init splice_init(void)
 {
-	return splice_sysfs_init();
+	int err = register_module_notifier(&splice_module_nb);
+
+	if (err)
+		return err;
+	err = splice_sysfs_init();
+	if (err)
+		unregister_module_notifier(&splice_module_nb);
+	return err;
 }
 
 static void __exit splice_exit(void)
 {
 	/* Update modules use this one's symbols, so none is loaded now. */
 	splice_sysfs_exit();
+	unregister_module_notifier(&splice_module_nb);
 }
 
 module_init(splice_init);

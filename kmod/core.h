@@ -75,7 +75,8 @@ struct splice_span {
  * struct splice_member - a registered part
  * @node: in splice_update.members
  * @part: the update module's data
- * @target: the patched module, referenced while the update is applied
+ * @target: the patched module, referenced from registration until the update
+ *	module has gone; NULL for the kernel image
  */
 struct splice_member {
 	struct list_head node;

@@ -337,52 +337,18 @@ static int splice_make_spots(struct splice_update *update)
 	return 0;
 }
 
-/* Keep what is patched and what it is patched with from being unloaded. */
-static int splice_pin(struct splice_update *update, struct splice_member *member)
-{
-	const struct splice_part *part = member->part;
-	struct module *target = NULL;
-
-	if (!try_module_get(part->owner))
-		return splice_fail(update, -ENODEV, "update module %s is going",
-				   part->owner->name);
-	if (part->target) {
-		rcu_read_lock_sched();
-		target = find_module(part->target);
-		if (target && (target->state != MODULE_STATE_LIVE ||
-			       !try_module_get(target)))
-			target = NULL;
-		rcu_read_unlock_sched();
-		if (!target) {
-			module_put(part->owner);
-			return splice_fail(update, -ENODEV,
-					   "module %s is not loaded",
-					   part->target);
-		}
-	}
-	member->target = target;
-	return 0;
-}
-
-static void splice_unpin(struct splice_member *member)
-{
-	if (member->target)
-		module_put(member->target);
-	member->target = NULL;
-	module_put(member->part->owner);
-}
-
 static void splice_release(struct splice_update *update)
 {
 	struct splice_member *member;
 
 	list_for_each_entry(member, &update->members, node)
-		splice_unpin(member);
+		module_put(member->part->owner);
 	kvfree(update->spots);
 	update->spots = NULL;
 	update->nspots = 0;
 }
 
+/* Keep what is patched with from being unloaded; the patched modules are. */
 static int splice_acquire(struct splice_update *update)
 {
 	struct splice_member *member;
@@ -396,14 +362,14 @@ static int splice_acquire(struct splice_update *update)
 					   member->part->nparts);
 	}
 	list_for_each_entry(member, &update->members, node) {
-		err = splice_pin(update, member);
-		if (err) {
-			list_for_each_entry_continue_reverse(member,
-							     &update->members,
-							     node)
-				splice_unpin(member);
-			return err;
-		}
+		if (try_module_get(member->part->owner))
+			continue;
+		err = splice_fail(update, -ENODEV, "update module %s is going",
+				  member->part->owner->name);
+		list_for_each_entry_continue_reverse(member, &update->members,
+						     node)
+			module_put(member->part->owner);
+		return err;
 	}
 	err = splice_make_spots(update);
 	if (err)

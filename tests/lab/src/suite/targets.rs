@@ -2,7 +2,7 @@
 //! Updates that reach far, in a running kernel: units that a patch adds, a header that reaches the
 //! kernel image and modules, symbols that are exported in a namespace.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -33,7 +33,7 @@ fn create(fixture: &Fixture, id: &str, patch: &str) -> Result<(PathBuf, Answer)>
     Ok((file, answer.success().with_context(|| format!("cannot create {id}"))?))
 }
 
-fn boot(fixture: &Fixture, id: &str, file: &PathBuf, modules: &[&str]) -> Result<Guest> {
+fn boot(fixture: &Fixture, id: &str, file: &Path, modules: &[&str]) -> Result<Guest> {
     let contents = Contents {
         updates: vec![(id, file)],
         modules: modules.iter().map(|name| (*name).to_owned()).collect(),
@@ -153,6 +153,8 @@ fn option_of(guest: &mut Guest) -> Result<i64> {
     Ok(word.parse()?)
 }
 
+const MODULES: [&str; 3] = ["tap", "tun", "virtio_net"];
+
 /// An inline function that the kernel image and three modules have.
 fn header(fixture: &Fixture) -> Result<()> {
     let begin = "static inline int virtio_net_hdr_to_skb(struct sk_buff *skb,\n\t\t\t\t\tconst struct \
@@ -162,33 +164,50 @@ fn header(fixture: &Fixture) -> Result<()> {
     let (file, answer) = create(fixture, "header", &patch)?;
     let mut found = targets(&answer)?;
     found.sort_unstable();
-    let modules = ["tap", "tun", "virtio_net"];
     ensure!(found == ["tap", "tun", "virtio_net", "vmlinux"], "{}", answer.explanation());
     answer.clone().says(&["inlined virtio_net_hdr_to_skb"])?;
 
-    let mut guest = boot(fixture, "header", &file, &modules)?;
-    let mut packets = || -> Result<String> { Ok(guest.probe("packet-headers", 0)?.1) };
-    let before = "74 -5\nallowed";
-    ensure!(packets()? == before, "before, it is {}", packets()?);
-    let applied = guest.apply("header")?.success()?;
-    ensure!(applied.number("attempts").is_none_or(|n| n == 1), "{}", applied.explanation());
-    let mut packets = || -> Result<String> { Ok(guest.probe("packet-headers", 0)?.1) };
-    ensure!(packets()? == "-22 -22\nallowed", "applied, it is {}", packets()?);
-    for name in modules {
-        let remove = Request::RemoveModule { name: name.to_owned() };
-        ensure!(guest.machine.ask(&remove).is_err(), "the patched module {name} could be unloaded");
+    let mut guest = boot(fixture, "header", &file, &MODULES)?;
+    let on = &mut guest;
+    let before = "74 -5";
+    packets(on, before).context("before")?;
+    on.apply("header")?.success()?;
+    packets(on, "-22 -22").context("applied")?;
+    stay(on).context("applied")?;
+    on.undo("header")?.success()?;
+    packets(on, before).context("undone")?;
+    on.expect_clean()?;
+    // Only switched back, the update is still loaded.
+    on.apply("header")?.success().context("again")?;
+    on.machine.write("/sys/kernel/splice/header/enabled", "0")?;
+    packets(on, before).context("switched back")?;
+    stay(on).context("switched back")?;
+    for name in on.loaded()? {
+        on.machine.ask(&Request::RemoveModule { name })?;
     }
-    guest.undo("header")?.success()?;
-    let mut packets = || -> Result<String> { Ok(guest.probe("packet-headers", 0)?.1) };
-    ensure!(packets()? == before, "undone, it is {}", packets()?);
-    guest.expect_clean()?;
+    on.expect_clean()?;
     // One target that is missing keeps all of them from being switched.
-    guest.machine.ask(&Request::RemoveModule { name: "virtio_net".to_owned() })?;
-    guest.apply("header")?.expect(5)?.says(&["virtio_net"])?;
-    let mut packets = || -> Result<String> { Ok(guest.probe("packet-headers", 0)?.1) };
-    ensure!(packets()? == before, "without a target, it is {}", packets()?);
-    guest.expect_clean()?;
+    on.machine.ask(&Request::RemoveModule { name: "virtio_net".to_owned() })?;
+    on.apply("header")?.expect(5)?.says(&["virtio_net"])?;
+    packets(on, before).context("without a target")?;
+    on.expect_clean()?;
     guest.machine.power_off()
+}
+
+/// What comes back from the packet socket and from the device.
+fn packets(guest: &mut Guest, expected: &str) -> Result<()> {
+    let said = guest.probe("packet-headers", 0)?.1;
+    ensure!(said == format!("{expected}\nallowed"), "the probe says {said}");
+    Ok(())
+}
+
+/// No target can be unloaded.
+fn stay(guest: &mut Guest) -> Result<()> {
+    for name in MODULES {
+        let remove = Request::RemoveModule { name: name.to_owned() };
+        ensure!(guest.machine.ask(&remove).is_err(), "the module {name} could be unloaded");
+    }
+    Ok(())
 }
 
 /// `dma_buf_get` is exported in the namespace `DMA_BUF`.
