@@ -6,8 +6,8 @@ use object::elf::{
     STB_LOCAL, STT_FUNC, STT_NOTYPE, STT_OBJECT, STT_SECTION,
 };
 
-use super::{Reloc, Role, Section, Symbol, SymbolPlace, Unit, special, table};
-use crate::arch::{Arch, Code, CodeReloc};
+use super::{Role, Section, Symbol, SymbolPlace, Unit, payload, special, table};
+use crate::arch::Arch;
 
 /// Index into [`super::Unit::spans`].
 pub type SpanId = usize;
@@ -86,7 +86,7 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
             });
         }
     }
-    let payload = payload_boundaries(arch, unit, &tables);
+    let payload = payload::boundaries(arch, unit, &tables);
     let mut spans = Vec::new();
     let mut by_section = Vec::new();
     for (index, (section, starts)) in unit.sections.iter().zip(starts).enumerate() {
@@ -135,104 +135,6 @@ fn is_label(symbol: &Symbol) -> bool {
 
 pub(super) fn is_table(sh_type: u32) -> bool {
     ![SHT_SYMTAB.0, SHT_STRTAB.0, SHT_RELA.0, SHT_NULL.0].contains(&sh_type)
-}
-
-/// Offsets in payload sections that entries and code refer to, and offsets in code that entries
-/// about other places of it refer to: where no function covers them, replacements lie there.
-fn payload_boundaries(arch: &dyn Arch, unit: &Unit, tables: &[table::Bounds]) -> Vec<Vec<u64>> {
-    let mut bounds: Vec<Vec<u64>> = unit.sections.iter().map(|_| Vec::new()).collect();
-    let is_payload = |section: usize| {
-        unit.special.get(section).copied().flatten().is_some_and(|r| r.role == Role::Payload)
-    };
-    let payload_of = |reloc: &Reloc| match unit.symbols.get(reloc.symbol as usize)?.place {
-        SymbolPlace::Section(to) if is_payload(to) => Some(to),
-        _ => None,
-    };
-    for (from, section) in unit.sections.iter().enumerate() {
-        let row = unit.special.get(from).copied().flatten();
-        if let Some(row) = row.filter(|r| r.role.is_rewritten())
-            && let Some(table::Bounds::Entries(at)) = tables.get(from)
-        {
-            replacement_boundaries(unit, section, row.owner, at, &mut bounds);
-        }
-        if !section.relocs.iter().any(|r| payload_of(r).is_some()) {
-            continue;
-        }
-        let special = unit.special.get(from).copied().flatten().is_some();
-        let executable = section.flags & SHF_EXECINSTR.0 != 0;
-        let offsets = match (special, executable) {
-            (true, false) => section.relocs.iter().map(|r| r.addend).collect(),
-            (_, true) => target_offsets(arch, unit, from, section),
-            (false, false) => continue,
-        };
-        // What an entry is about is no beginning: it may be the middle of a piece.
-        let owner = row.filter(|r| r.role.has_owner()).map(|r| r.owner);
-        let is_owner = |reloc: &Reloc| match (owner, tables.get(from)) {
-            (Some(owner), Some(table::Bounds::Entries(at))) => reloc
-                .offset
-                .checked_sub(owner)
-                .is_some_and(|start| at.binary_search(&start).is_ok()),
-            _ => false,
-        };
-        for (reloc, offset) in section.relocs.iter().zip(offsets) {
-            if let Some(to) = payload_of(reloc).filter(|_| !is_owner(reloc))
-                && let Some(symbol) = unit.symbols.get(reloc.symbol as usize)
-                && let Some(list) = bounds.get_mut(to)
-            {
-                list.push(symbol.value.wrapping_add_signed(offset));
-            }
-        }
-    }
-    for list in &mut bounds {
-        list.sort_unstable();
-        list.dedup();
-    }
-    bounds
-}
-
-/// Where the entries of a table refer to code beside the place that they are about.
-fn replacement_boundaries(
-    unit: &Unit,
-    section: &Section,
-    owner: u64,
-    entries: &[u64],
-    bounds: &mut [Vec<u64>],
-) {
-    let about = |r: &Reloc| {
-        r.offset.checked_sub(owner).is_some_and(|start| entries.binary_search(&start).is_ok())
-    };
-    for reloc in section.relocs.iter().filter(|r| !about(r)) {
-        if let Some(symbol) = unit.symbols.get(reloc.symbol as usize)
-            && let SymbolPlace::Section(to) = symbol.place
-            && unit.sections.get(to).is_some_and(|s| s.flags & SHF_EXECINSTR.0 != 0)
-            && let Some(list) = bounds.get_mut(to)
-        {
-            list.push(symbol.value.wrapping_add_signed(reloc.addend));
-        }
-    }
-}
-
-/// Target offsets of a whole section's relocations; none where the backend cannot tell, so that
-/// the payload stays in one piece.
-fn target_offsets(arch: &dyn Arch, unit: &Unit, from: usize, section: &Section) -> Vec<i64> {
-    let relocs: Vec<CodeReloc<'_>> = section
-        .relocs
-        .iter()
-        .map(|r| CodeReloc {
-            offset: r.offset,
-            r_type: r.r_type,
-            symbol: unit.symbols.get(r.symbol as usize).map_or("", |s| s.name.as_str()),
-            key: r.symbol,
-            addend: r.addend,
-            inside: unit
-                .symbols
-                .get(r.symbol as usize)
-                .filter(|s| s.place == SymbolPlace::Section(from))
-                .map(|s| s.value),
-        })
-        .collect();
-    let code = Code { name: &section.name, bytes: &section.data, relocs: &relocs, entries: &[] };
-    arch.reloc().target_offsets(&code).unwrap_or_default()
 }
 
 fn cut_table(
