@@ -156,6 +156,29 @@ fn diff_of_two_trees_pairs_their_units_by_path() {
 }
 
 #[test]
+fn objects_of_32_bit_code_are_the_same_byte_for_byte_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let compile = |name: &str, source: &str| {
+        std::fs::write(dir.path().join("n.c"), source).unwrap();
+        let object = dir.path().join(name);
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-m32", "-c", "-o"]).arg(&object).arg(dir.path().join("n.c"));
+        assert!(gcc.status().unwrap().success());
+        object.to_str().unwrap().to_owned()
+    };
+    let a = compile("a.o", "int f(void) { return 1; }");
+    let b = compile("b.o", "int f(void) { return 2; }");
+    let diff = |x: &str, y: &str| {
+        let words = ["--arch", "x86_64", "--format", "json", "diff", x, y];
+        let output = splice(dir.path(), &words);
+        (output.status.code(), json(&output))
+    };
+    assert_eq!(diff(&a, &a).0, Some(3));
+    let (code, report) = diff(&a, &b);
+    assert_eq!((code, &report["refusals"][0]["what"]), (Some(4), &"32-bit code".into()));
+}
+
+#[test]
 fn another_compiler_is_refused_and_both_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("source");

@@ -32,6 +32,7 @@ pub(super) fn compare(
 ) -> Result<(Vec<Touched>, Vec<Objection>), Failure> {
     let mut touched = Vec::new();
     let mut objections = Vec::new();
+    let mut same: Vec<(Objection, Vec<String>)> = Vec::new();
     for unit in compiled {
         let name = &unit.name;
         if let Some(place) = paths::beyond(name) {
@@ -46,10 +47,16 @@ pub(super) fn compare(
         if !diff.is_unchanged() && !unit.is_assembler() {
             layouts(arch, &unit, patched, (&pre, &post), &mut diff)?;
         }
-        objections.extend(diff.refusals.drain(..).map(|objection| Objection {
-            what: format!("{} in {name}", objection.what),
-            ..objection
-        }));
+        for objection in diff.refusals.drain(..) {
+            let units = match same.iter_mut().find(|(known, _)| *known == objection) {
+                Some((_, units)) => units,
+                None => {
+                    same.push((objection, vec![name.clone()]));
+                    continue;
+                }
+            };
+            units.push(name.clone());
+        }
         if unit.is_new {
             objections.extend(starts(&post));
         }
@@ -60,6 +67,7 @@ pub(super) fn compare(
             touched.push(Touched { pre, post, diff, is_new, command, bytes });
         }
     }
+    objections.extend(same.into_iter().map(|(objection, units)| in_units(objection, &units)));
     Ok((touched, objections))
 }
 
@@ -79,6 +87,20 @@ fn starts(unit: &Unit) -> Vec<Objection> {
             objection.or_accept(AcceptKind::Init, &span.name)
         })
         .collect()
+}
+
+/// How many units are named in which the same is to be said.
+const NAMED: usize = 3;
+
+/// An objection to one thing, a structure of a header say, in all units that have it.
+fn in_units(objection: Objection, units: &[String]) -> Objection {
+    let named = units.get(..NAMED).unwrap_or(units).join(", ");
+    let more = match units.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        1 => " and 1 other unit".to_owned(),
+        n => format!(" and {n} other units"),
+    };
+    Objection { what: format!("{} in {named}{more}", objection.what), ..objection }
 }
 
 /// Functions that are never left, or whose text is not like other text.
@@ -132,4 +154,21 @@ fn layouts(
         diff.refusals.push(objection.or_accept(AcceptKind::Struct, &unit.name));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_objection_in_many_units_names_some() {
+        let what = |count: usize| {
+            let units: Vec<String> = (0..count).map(|n| format!("{n}.o")).collect();
+            in_units(Objection::new("struct s", "it grew", "keep it"), &units).what
+        };
+        assert_eq!(what(1), "struct s in 0.o");
+        assert_eq!(what(3), "struct s in 0.o, 1.o, 2.o");
+        assert_eq!(what(4), "struct s in 0.o, 1.o, 2.o and 1 other unit");
+        assert_eq!(what(5), "struct s in 0.o, 1.o, 2.o and 2 other units");
+    }
 }

@@ -7,9 +7,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Context;
+use object::FileKind;
 use splice_core::arch::Arch;
 use splice_core::debug::{self, Layouts};
-use splice_core::diff::{ChangedItem, DiffReport, Verdict, diff_units, report};
+use splice_core::diff::{ChangedItem, DiffReport, Objection, Verdict, diff_units, report};
 use splice_core::unit::Unit;
 
 use crate::args::DiffArgs;
@@ -61,6 +62,16 @@ fn pair(
     post: &Path,
     post_bytes: &[u8],
 ) -> anyhow::Result<DiffReport> {
+    if is_32_bit(pre_bytes) && is_32_bit(post_bytes) {
+        let objection = Objection::new(
+            "32-bit code",
+            "it differs, and no update can replace it: it runs before the kernel proper, or is the \
+             vDSO's, which processes run",
+            "leave this change out of the patch, or restart with a kernel that has it",
+        );
+        let refusals = if pre_bytes == post_bytes { Vec::new() } else { vec![objection] };
+        return Ok(DiffReport::bare(arch, refusals));
+    }
     let pre = Unit::read(arch, &pre.to_string_lossy(), pre_bytes)?;
     let post = Unit::read(arch, &post.to_string_lossy(), post_bytes)?;
     let mut diff = diff_units(arch, &pre, &post)?;
@@ -72,6 +83,11 @@ fn pair(
         &mut diff,
     );
     Ok(DiffReport { layouts: Some(layouts), ..report(arch, &pre, &post, &diff) })
+}
+
+/// Whether an object is 32-bit code. A 64-bit kernel's tree has some, and none of it is the kernel.
+fn is_32_bit(object: &[u8]) -> bool {
+    FileKind::parse(object) == Ok(FileKind::Elf32)
 }
 
 fn items(out: &mut String, title: &str, items: &[ChangedItem]) {

@@ -44,8 +44,23 @@ pub struct DiffReport {
     pub layouts: Option<Layouts>,
 }
 
+impl DiffReport {
+    /// The report on two units in which functions and data are not looked at.
+    pub fn bare(arch: &dyn Arch, refusals: Vec<Objection>) -> DiffReport {
+        DiffReport {
+            version: VERSION,
+            arch: arch.name(),
+            verdict: if refusals.is_empty() { Verdict::Unchanged } else { Verdict::Refused },
+            functions: FunctionsReport::default(),
+            data: DataReport::default(),
+            refusals,
+            layouts: None,
+        }
+    }
+}
+
 /// Functions of a report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct FunctionsReport {
     /// Those that differ.
     pub changed: Vec<ChangedItem>,
@@ -78,7 +93,7 @@ pub struct ReplacedItem {
 }
 
 /// Data of a report.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct DataReport {
     /// Names of objects whose contents differ.
     pub changed: Vec<String>,
