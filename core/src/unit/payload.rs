@@ -94,7 +94,7 @@ fn join(arch: &dyn Arch, unit: &Unit, index: usize, section: &Section, bounds: &
             .get(from..to)
             .unwrap_or_default()
             .iter()
-            .map(|r| CodeReloc { offset: r.offset - start, inside: None, ..r.clone() })
+            .map(|r| CodeReloc { offset: r.offset - start, inside: None, ..*r })
             .collect();
         let bytes = usize::try_from(*start).ok().zip(usize::try_from(end).ok());
         let bytes = bytes.and_then(|(from, to)| section.data.get(from..to)).unwrap_or_default();
