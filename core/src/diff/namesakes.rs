@@ -2,10 +2,10 @@
 //! Pairing objects and functions of one name (but for the number that the compiler gave them).
 //!
 //! In this order: the same reference of a function that is the same byte for byte; the same users,
-//! and contents that stand once on each side; the same other reference behind it; what is left
-//! over on each side. Bias: what holds state is refused if all of these leave a doubt, since two
-//! blocks of a function may have changed places; bookkeeping of the kernel's macros is taken in
-//! the order of use.
+//! and contents that stand once on each side; the same other reference behind it; the same place
+//! in a function outside of what changed in it; what is left over on each side. Bias: what holds
+//! state is refused if all of these leave a doubt, since two blocks of a function may have changed
+//! places; bookkeeping of the kernel's macros is taken in the order of use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use object::elf::SHF_WRITE;
 
 use super::data::LINES;
 use super::pair::Pairing;
-use super::uses::{Contents, Use, Uses};
+use super::uses::{Contents, Reference, Use, Uses};
 use super::{DiffError, Objection, names};
 use crate::unit::{SpanId, SpanKind, Target, Unit};
 
@@ -65,6 +65,7 @@ impl<'u> Sides<'u> {
         self.by_users(&mut left, pairing);
         let bookkeeping = names::is_bookkeeping(name);
         self.by_neighbours(bookkeeping, &mut left, pairing)?;
+        self.by_sequence(&mut left, pairing)?;
         if bookkeeping {
             self.in_order(&mut left, pairing);
         }
@@ -236,6 +237,38 @@ impl<'u> Sides<'u> {
         Ok(())
     }
 
+    /// Pairs those that a function refers to outside of what changed in it: all its references to
+    /// namesakes stand among equal ones at its start or its end, with equal code before them.
+    fn by_sequence(&self, left: &mut Left, pairing: &mut Pairing) -> Result<(), DiffError> {
+        if left.before.is_empty() {
+            return Ok(());
+        }
+        let users: BTreeSet<SpanId> =
+            left.after.keys().flat_map(|y| self.post.to(*y)).map(|one| one.by).collect();
+        let mut found: BTreeMap<SpanId, BTreeSet<SpanId>> = BTreeMap::new();
+        let mut back: BTreeMap<SpanId, BTreeSet<SpanId>> = BTreeMap::new();
+        for user in users {
+            let name = self.post.span(user).map_or("", |span| span.name.as_str());
+            let (Some(other), Some(_)) = (self.pre.only(name), self.post.only(name)) else {
+                continue;
+            };
+            let before = self.pre.sequence(other, &left.before)?;
+            let after = self.post.sequence(user, &left.after)?;
+            for (x, y) in outside_of_change(&before, &after).unwrap_or_default() {
+                found.entry(x).or_default().insert(y);
+                back.entry(y).or_default().insert(x);
+            }
+        }
+        for (x, all) in found {
+            if let (Some(y), 1) = (all.first(), all.len())
+                && back.get(y).is_some_and(|all| all.len() == 1)
+            {
+                left.pair(x, *y, self, pairing);
+            }
+        }
+        Ok(())
+    }
+
     /// Pairs bookkeeping with the same users and contents: what has no number, then in the order of
     /// use.
     fn in_order(&self, left: &mut Left, pairing: &mut Pairing) {
@@ -300,6 +333,34 @@ impl Left {
         self.before.remove(&x);
         self.after.remove(&y);
     }
+}
+
+/// The members of two sequences that stand at the same place, unless one stands where the sequences
+/// differ or behind other code.
+fn outside_of_change(
+    before: &[Reference<'_>],
+    after: &[Reference<'_>],
+) -> Option<Vec<(SpanId, SpanId)>> {
+    let equal = |pair: &(&Reference<'_>, &Reference<'_>)| pair.0.0 == pair.1.0;
+    let start = before.iter().zip(after).take_while(equal).count();
+    let (x, y) = (before.get(start..)?, after.get(start..)?);
+    let end = x.iter().rev().zip(y.iter().rev()).take_while(equal).count();
+    let middle = |all: &[Reference<'_>]| {
+        all.iter().take(all.len().saturating_sub(end)).any(|one| one.1.is_some())
+    };
+    if middle(x) || middle(y) {
+        return None;
+    }
+    let mut pairs = Vec::new();
+    let ends = x.iter().rev().zip(y.iter().rev()).take(end);
+    for (x, y) in before.iter().zip(after).take(start).chain(ends) {
+        match (x.1, y.1) {
+            (None, None) => {}
+            (Some((x, code)), Some((y, other))) if code == other => pairs.push((x, y)),
+            _ => return None,
+        }
+    }
+    Some(pairs)
 }
 
 /// Whether it matters which it is: it holds state, or pointers to it may be kept anywhere.

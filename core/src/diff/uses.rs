@@ -159,6 +159,31 @@ impl<'u> Uses<'u> {
         Ok(places)
     }
 
+    /// The references of a span in order: what each leads to, and if that is one of the `members`, it
+    /// and the code right before the reference.
+    pub(super) fn sequence<V>(
+        &self,
+        user: SpanId,
+        members: &BTreeMap<SpanId, V>,
+    ) -> Result<Vec<Reference<'u>>, DiffError> {
+        let Some(span) = self.span(user) else { return Ok(Vec::new()) };
+        let (bytes, targets) = (self.unit.bytes_of(span), self.targets(user)?);
+        let references = self.unit.relocs_of(user).iter().zip(&targets);
+        let reference = |(reloc, target): (&Reloc, &Target)| {
+            let member = match target {
+                Target::Span { id, .. } if members.contains_key(id) => {
+                    let field = reloc.offset.wrapping_sub(span.offset);
+                    let end = usize::try_from(field).unwrap_or(usize::MAX).min(bytes.len());
+                    let before = bytes.get(end.saturating_sub(WINDOW)..end);
+                    Some((*id, before.unwrap_or_default()))
+                }
+                _ => None,
+            };
+            (self.says(reloc, target), member)
+        };
+        Ok(references.map(reference).collect())
+    }
+
     fn beside<'r, V>(
         &self,
         user: SpanId,
@@ -180,6 +205,12 @@ impl<'u> Uses<'u> {
         }
     }
 }
+
+/// How much code before a reference tells it from others: what decides about it, mostly.
+const WINDOW: usize = 24;
+
+/// What a reference leads to, and the member with the code right before.
+pub(super) type Reference<'u> = (String, Option<(SpanId, &'u [u8])>);
 
 /// A function of the source, whether it is behind that something else is referred to, and what.
 type Place<'u> = (&'u str, bool, String);
