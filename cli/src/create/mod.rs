@@ -80,6 +80,9 @@ pub(crate) fn run(
     let compiled = kernel::after(&tree, &units, &changed, &overlay, jobs, &tell)?;
     phases.end("post");
 
+    for warning in compiled.iter().flat_map(|unit| &unit.warnings) {
+        output.note(&format!("the patched code is suspicious: {warning}"));
+    }
     note("comparing");
     let (touched, mut objections) = compare::compare(arch, compiled, &patched)?;
     let warn = &mut |text: &str| output.note(text);

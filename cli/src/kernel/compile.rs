@@ -4,7 +4,7 @@
 //! The unit before is built by kbuild in the tree, once; it is kept with the command that made it.
 //! The unit after is made by the same command in an overlay.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -56,6 +56,8 @@ pub(crate) struct Compiled {
     pub(crate) pre: Vec<u8>,
     /// The object after.
     pub(crate) post: Vec<u8>,
+    /// What the kernel's checker of objects says of it, and did not before.
+    pub(crate) warnings: Vec<String>,
     /// Where they are with debug sections.
     whole: (PathBuf, PathBuf),
 }
@@ -186,14 +188,18 @@ pub(crate) fn after(
                     }
                 };
                 let compiled = match command {
-                    Some(command) => Some(Compiled {
-                        name: object.clone(),
-                        is_new: built.is_new,
-                        post: one(tree, overlay, object, &command)?,
-                        command,
-                        pre,
-                        whole: (whole(place, object), overlay.path().join(object)),
-                    }),
+                    Some(command) => {
+                        let said = one(overlay, &command)?;
+                        Some(Compiled {
+                            name: object.clone(),
+                            is_new: built.is_new,
+                            post: stripped(tree, &overlay.path().join(object))?,
+                            warnings: fresh_warnings(tree, built, &command, &said)?,
+                            command,
+                            pre,
+                            whole: (whole(place, object), overlay.path().join(object)),
+                        })
+                    }
                     None => None,
                 };
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
@@ -392,7 +398,8 @@ pub(super) fn plain(command: &str) -> String {
     command.replace("$$", "$").replace("$(pound)", "#")
 }
 
-fn one(tree: &Tree, overlay: &Overlay, object: &str, command: &str) -> Result<Vec<u8>, Failure> {
+/// Runs a unit's command; what it said.
+fn one(overlay: &Overlay, command: &str) -> Result<String, Failure> {
     let output = Command::new("sh")
         .arg("-c")
         .arg(plain(command))
@@ -403,7 +410,51 @@ fn one(tree: &Tree, overlay: &Overlay, object: &str, command: &str) -> Result<Ve
     if !output.status.success() {
         return Err(failed("post: the patched source does not compile", &output));
     }
-    Ok(stripped(tree, &overlay.path().join(object))?)
+    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// What objtool warns of; what it says of the unit before is no matter of the patch. That unit is
+/// only compiled again, in an overlay without changes, if there is a warning.
+fn fresh_warnings(
+    tree: &Tree,
+    built: &Built,
+    command: &str,
+    said: &str,
+) -> Result<Vec<String>, Failure> {
+    if warnings(said).next().is_none() {
+        return Ok(Vec::new());
+    }
+    let before = if built.is_new {
+        String::new()
+    } else {
+        let goal = std::iter::once(built.goal.as_str());
+        let place = tree.directory("build")?;
+        one(&Overlay::new(&place, &tree.source(), std::iter::empty(), goal)?, command)?
+    };
+    Ok(added(&before, said))
+}
+
+/// The warnings that only the second text has, wherever in a function they are.
+fn added(before: &str, after: &str) -> Vec<String> {
+    let known: BTreeSet<String> = warnings(before).map(anywhere).collect();
+    warnings(after).filter(|line| !known.contains(&anywhere(line))).map(str::to_owned).collect()
+}
+
+/// `UNIT.o: warning: objtool: FUNCTION()+0xOFFSET: TEXT` (`WARN_FUNC`,
+/// tools/objtool/include/objtool/warn.h).
+fn warnings(said: &str) -> impl Iterator<Item = &str> {
+    said.lines().map(str::trim).filter(|line| line.contains("warning: objtool: "))
+}
+
+/// Without offsets.
+fn anywhere(line: &str) -> String {
+    let mut parts = line.split("+0x");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str("+?");
+        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_hexdigit()));
+    }
+    out
 }
 
 #[cfg(test)]
@@ -449,6 +500,20 @@ mod tests {
     }
 
     #[test]
+    fn only_new_warnings_of_the_checker_count() {
+        let before = "d/a.o: warning: objtool: f()+0x12: unreachable instruction\n";
+        let after = "d/a.c:3: warning: unused variable\n\
+                     d/a.o: warning: objtool: f()+0x1f: unreachable instruction\n\
+                     d/a.o: warning: objtool: f+0x1f: return with modified stack frame\n\
+                     d/a.o: warning: objtool: missing symbol for section .text\n";
+        let said = ["return with modified stack frame", "missing symbol for section .text"];
+        let found = added(before, after);
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().zip(said).all(|(line, end)| line.ends_with(end)), "{found:?}");
+        assert_eq!(added(after, before), [""; 0]);
+    }
+
+    #[test]
     fn an_object_comes_back_whole_or_not_at_all() {
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str| directory.path().join(name);
@@ -461,6 +526,7 @@ mod tests {
             is_new: false,
             pre: Vec::new(),
             post: Vec::new(),
+            warnings: Vec::new(),
             command: "gcc -c a.c".into(),
             whole: (file("pre.o.debug"), file("post.o")),
         };

@@ -19,6 +19,7 @@ pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("reach_refuses_start_up_code_unless_accepted", || start_up(fixture));
     suite.test("reach_refuses_a_changed_export_unless_accepted", || export(fixture));
     suite.test("reach_refuses_changed_constants_of_assembly", || constants(fixture));
+    suite.test("reach_tells_what_objtool_finds", || suspicious(fixture));
     suite.test("reach_follows_an_inline_function", || inline(fixture));
     suite.test("reach_of_an_assembly_unit", || assembly(fixture));
     suite.test("reach_of_several_patches_and_targets", || several(fixture));
@@ -191,6 +192,14 @@ fn constants(fixture: &Fixture) -> Result<()> {
     ensure!(!file.exists(), "{} left an update behind", answer.what);
     let words = ["saved_context_cr0", "asm-offsets", "way out"];
     answer.expect(4)?.says(&words).map(drop)
+}
+
+/// Code that leaves the direction of string instructions reversed.
+fn suspicious(fixture: &Fixture) -> Result<()> {
+    let edit = ("iphlen > length", "({ asm volatile(\"std\"); iphlen > length; })");
+    let (_, answer) = create(fixture, "suspicious", &[edits(fixture, RAW, &[edit])?], &[])?;
+    let words = ["suspicious: net/ipv4/raw.o: warning: objtool: raw_sendmsg", "DF set"];
+    answer.says(&words).map(drop)
 }
 
 fn inline(fixture: &Fixture) -> Result<()> {
