@@ -268,15 +268,21 @@ impl Guest {
     /// of an instruction is accepted, so several places are tried.
     pub fn set_breakpoint(&mut self, function: &str) -> Result<()> {
         for offset in 6..64 {
-            let place = format!("p:lab {function}+{offset}\n");
-            if self.machine.write(PROBE_EVENTS, &place).is_ok() {
-                if self.machine.write(PROBE_SWITCH, "1\n").is_ok() {
-                    return Ok(());
-                }
-                self.machine.write(PROBE_EVENTS, "-:lab\n")?;
+            if self.set_breakpoint_at(function, offset).is_ok() {
+                return Ok(());
             }
         }
         bail!("no breakpoint could be set in {function}")
+    }
+
+    /// Sets a breakpoint at the instruction that begins there.
+    pub fn set_breakpoint_at(&mut self, function: &str, offset: u64) -> Result<()> {
+        self.machine.write(PROBE_EVENTS, &format!("p:lab {function}+{offset}\n"))?;
+        let set = self.machine.write(PROBE_SWITCH, "1\n");
+        if set.is_err() {
+            self.machine.write(PROBE_EVENTS, "-:lab\n")?;
+        }
+        set
     }
 
     /// Takes the breakpoint away.

@@ -17,12 +17,25 @@ const COMMANDS: &str = "net/tipc/netlink.c";
 
 pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("constants_are_replaced_in_place", || in_place(fixture));
+    suite.test("constants_across_pages_and_a_real_fix", || across_pages(fixture));
     suite.test("an_initial_value_is_refused_unless_accepted", || initial_value(fixture));
 }
 
-/// The commands that the fix of CVE-2026-74283 keeps for the administrator.
-const KEPT: [&str; 4] =
-    ["tipc_nl_bearer_enable", "tipc_nl_bearer_disable", "tipc_nl_net_set", "tipc_nl_media_set"];
+/// The commands that the fix of CVE-2026-74283 keeps for the administrator, all of them.
+const KEPT: [&str; 12] = [
+    "tipc_nl_bearer_disable",
+    "tipc_nl_bearer_enable",
+    "tipc_nl_bearer_add",
+    "tipc_nl_bearer_set",
+    "tipc_nl_node_set_link",
+    "   = tipc_nl_node_reset_link_stats",
+    "tipc_nl_media_set",
+    "tipc_nl_net_set",
+    "tipc_nl_node_set_monitor",
+    "tipc_nl_peer_rm",
+    "tipc_nl_node_set_key",
+    "tipc_nl_node_flush_key",
+];
 
 /// Creates an update of one file, and says what of it is replaced.
 fn create(
@@ -66,7 +79,8 @@ fn in_place(fixture: &Fixture) -> Result<()> {
     let edits: Vec<_> = KEPT
         .iter()
         .map(|name| {
-            let doit = format!("\t\t.doit\t= {name},");
+            let spaced = name.starts_with(' ');
+            let doit = format!("\t\t.doit{}{name},", if spaced { "" } else { "\t= " });
             (doit.clone(), format!("\t\t.flags\t= GENL_UNS_ADMIN_PERM,\n{doit}"))
         })
         .collect();
@@ -107,10 +121,10 @@ fn state(guest: &mut Guest) -> Result<String> {
     Ok(line.unwrap_or_default().to_owned())
 }
 
-/// The object's bytes, read from outside.
-fn bytes(fixture: &Fixture, guest: &mut Guest, address: u64) -> Result<Vec<u8>> {
+/// An object's bytes, read from outside.
+fn bytes(fixture: &Fixture, guest: &mut Guest, address: u64, size: u64) -> Result<Vec<u8>> {
     let file = fixture.lab.work.path().join("bytes");
-    guest.machine.save_memory(address, 72, &file)?;
+    guest.machine.save_memory(address, size, &file)?;
     Ok(std::fs::read(&file)?)
 }
 
@@ -121,20 +135,20 @@ fn states(fixture: &Fixture, guest: &mut Guest) -> Result<()> {
     let address = objects
         .and_then(|objects| search(objects, "address")?.as_u64())
         .context("check does not say where the object is")?;
-    let before = bytes(fixture, guest, address)?;
+    let before = bytes(fixture, guest, address, 72)?;
     ensure!(state(guest)?.ends_with("S (sleeping)"), "it says {}", state(guest)?);
     guest.check("states-again")?.expect(0)?;
     let applied = guest.apply("states")?.success()?;
     let words = search(&applied.json, "objects").map(ToString::to_string).unwrap_or_default();
     ensure!(words.contains("task_state_array"), "apply does not name the object: {words}");
     ensure!(state(guest)?.ends_with("S (dozing)"), "applied, it says {}", state(guest)?);
-    let after = bytes(fixture, guest, address)?;
+    let after = bytes(fixture, guest, address, 72)?;
     // The update's copies of all the strings stand in its module.
     ensure!(after.len() == 72 && before.chunks(8).zip(after.chunks(8)).all(|(a, b)| a != b));
     // What was built from the unpatched source finds another string there now.
     guest.check("states-again")?.expect(5)?.says(&["task_state_array", "S (sleeping)"])?;
     guest.undo("states")?.success()?;
-    ensure!(bytes(fixture, guest, address)? == before, "the old bytes are not back");
+    ensure!(bytes(fixture, guest, address, 72)? == before, "the old bytes are not back");
     ensure!(state(guest)?.ends_with("S (sleeping)"), "undone, it says {}", state(guest)?);
     guest.expect_clean()
 }
@@ -158,6 +172,53 @@ fn module(guest: &mut Guest) -> Result<()> {
     guest.undo("commands")?.success()?;
     ensure!(guest.probe("tipc-net-set", NOBODY)?.0, "the command is refused after undo");
     guest.expect_clean()
+}
+
+/// A font, an object of more than one page in a unit without code; its name is in the kernel's list.
+const FONT: &str = "lib/fonts/font_8x16.c";
+const FONT_SIZE: u64 = 16 + 4096;
+/// The object that the fix of CVE-2024-46754 takes an operation out of.
+const FILTER: &str = "net/core/filter.c";
+
+fn across_pages(fixture: &Fixture) -> Result<()> {
+    let edit = |old: &str, new: &str| (old.to_owned(), new.to_owned());
+    let first = "/* 0 0x00 '^@' */\n\t0x0";
+    let last = "\t0x00, /* 00000000 */\n} };";
+    let font = create(
+        fixture,
+        "font",
+        FONT,
+        &[edit(first, "/* 0 0x00 '^@' */\n\t0xf"), edit(last, "\t0xaa, /* 00000000 */\n} };")],
+    )?;
+    let object = "struct bpf_prog_ops lwt_seg6local_prog_ops = {\n";
+    let run = "\t.test_run\t\t= bpf_prog_test_run_skb,\n";
+    let fix = create(fixture, "seg6local", FILTER, &[edit(&format!("{object}{run}"), object)])?;
+    let contents =
+        Contents { updates: vec![("font", &font.0), ("seg6local", &fix.0)], ..Contents::default() };
+    let mut guest = Guest::boot(&fixture.lab, &fixture.lab.image, &contents)?;
+    let start = guest.machine.address("fontdata_8x16")?;
+    ensure!(start >> 12 != (start + FONT_SIZE - 1) >> 12, "the font lies in one page");
+    let operation = guest.machine.address("lwt_seg6local_prog_ops")?;
+    let state = |guest: &mut Guest| -> Result<(Vec<u8>, Vec<u8>)> {
+        Ok((bytes(fixture, guest, start, FONT_SIZE)?, bytes(fixture, guest, operation, 8)?))
+    };
+    let before = state(&mut guest)?;
+    let run = guest.machine.address("bpf_prog_test_run_skb")?;
+    ensure!(before.1 == run.to_le_bytes(), "the operation is not there before");
+    for id in ["font", "seg6local"] {
+        guest.apply(id)?.success()?;
+    }
+    let after = state(&mut guest)?;
+    let changed = before.0.iter().zip(&after.0).enumerate().filter(|(_, (a, b))| a != b);
+    let changed: Vec<_> = changed.map(|(at, (_, new))| (at, *new)).collect();
+    ensure!(changed == [(16, 0xf0), (4111, 0xaa)], "of the font this changed: {changed:x?}");
+    ensure!(after.1 == [0; 8], "applied, the operation is {:x?}", after.1);
+    for id in ["font", "seg6local"] {
+        guest.undo(id)?.success()?;
+    }
+    ensure!(state(&mut guest)? == before, "the old bytes are not back");
+    guest.expect_clean()?;
+    guest.machine.power_off()
 }
 
 /// A change of an initial value alone is refused; accepted, there is nothing left of it.

@@ -39,6 +39,7 @@ pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     on("a_function_in_use_is_named", &in_use);
     on("a_module_under_an_update_stays", &module_stays);
     on("changed_text_is_refused", &changed_text);
+    on("undo_leaves_foreign_bytes", &foreign);
     on("apply_can_be_killed", &killed);
     on("two_updates_at_once", &two_updates);
     // Last: this cannot be taken back.
@@ -137,6 +138,24 @@ fn changed_text(guest: &mut Guest) -> Result<()> {
     guest.expect_clean()?;
     guest.apply(FIX)?.success().context("after the breakpoint was removed")?;
     guest.undo(FIX)?.success().map(drop)
+}
+
+/// Somebody else's breakpoint stands where the jump was written: undo says so, and changes nothing.
+fn foreign(guest: &mut Guest) -> Result<()> {
+    guest.apply(FIX)?.success()?;
+    let sites = guest.machine.read(&format!("/sys/kernel/splice/{FIX}/sites"))?;
+    let site = sites.split_whitespace().next().and_then(|word| word.strip_prefix("0x"));
+    let site = u64::from_str_radix(site.context("no site")?, 16)?;
+    let offset = site - guest.machine.address("sk_setsockopt")?;
+    guest.set_breakpoint_at("sk_setsockopt", offset)?;
+    let answer = guest.splice(&["undo", "--retries", "2", "--timeout", "5", FIX])?;
+    ensure!(is_fixed(guest)?, "undo failed, and the update is not in effect");
+    guest.splice(&["list"])?.success()?.says(&[FIX, "applied"])?;
+    guest.remove_breakpoint()?;
+    answer.expect(6)?.says(&["sk_setsockopt"])?;
+    guest.undo(FIX)?.success().context("after the breakpoint was removed")?;
+    ensure!(!is_fixed(guest)?, "undo did nothing");
+    Ok(())
 }
 
 /// However far a killed apply got, the kernel works, and apply and undo work afterwards.

@@ -5,12 +5,13 @@ use anyhow::{Context, Result, ensure};
 
 use super::{FIX, Fixture, MODULE_FIX, SLEEPER, Suite};
 use crate::packages::kernels;
-use crate::session::{Contents, Guest};
+use crate::session::{Contents, Guest, update};
 use crate::snapshot;
 
 pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("another_release_is_refused", || another_release(fixture));
     suite.test("signatures_enforced", || signatures(fixture));
+    suite.test("functions_that_are_never_left", || never_left(fixture));
     suite.test("a_flipped_bit_in_a_snapshot_is_refused", || flipped(fixture));
 }
 
@@ -40,6 +41,71 @@ fn signatures(fixture: &Fixture) -> Result<()> {
     let mut guest = Guest::boot(&fixture.lab, &fixture.lab.image, &contents)?;
     guest.apply(FIX)?.expect(7)?.says(&["sign"])?;
     guest.expect_clean()?;
+    guest.machine.power_off()
+}
+
+/// Functions that some thread is always in, as the list in the engine has them: id, name, file, what
+/// is changed in them.
+const NEVER_LEFT: &[(&str, &str, &str, (&str, &str))] = &[
+    (
+        "worker",
+        "worker_thread",
+        "kernel/workqueue.c",
+        (
+            "\tset_pf_worker(true);\nwoke_up:",
+            "\tset_pf_worker(true);\n\tif (pool->id == 12345)\n\t\treturn 1;\nwoke_up:",
+        ),
+    ),
+    (
+        "idle",
+        "do_idle",
+        "kernel/sched/idle.c",
+        (
+            "\tbool got_tick = false;\n",
+            "\tbool got_tick = false;\n\n\tif (cpu == 12345)\n\t\treturn;\n",
+        ),
+    ),
+    (
+        "smpboot",
+        "smpboot_thread_fn",
+        "kernel/smpboot.c",
+        ("\twhile (1) {\n", "\tif (td->cpu == 12345)\n\t\treturn 1;\n\twhile (1) {\n"),
+    ),
+    (
+        "write",
+        "vfs_write",
+        "fs/read_write.c",
+        (
+            "if (!(file->f_mode & FMODE_WRITE))\n\t\treturn -EBADF;",
+            "if (!(file->f_mode & FMODE_WRITE) || count == 123456789)\n\t\treturn -EBADF;",
+        ),
+    ),
+];
+
+/// They are refused; who insists gets an update that backs off, names the function, and leaves
+/// nothing behind.
+fn never_left(fixture: &Fixture) -> Result<()> {
+    let mut files = Vec::new();
+    for (id, function, file, (old, new)) in NEVER_LEFT {
+        let patch = fixture.edit(file, old, new)?;
+        let (_, answer) = fixture.lab.create(id, &patch)?;
+        let accept = format!("--accept {function}");
+        answer.expect(4)?.says(&[function, &accept])?;
+        let (path, answer) = fixture.lab.create_with(id, &patch, &["--accept", function])?;
+        answer.success().with_context(|| format!("cannot create {id}"))?;
+        files.push((*id, path));
+    }
+    let updates = files.iter().map(|(id, path)| (*id, path.as_path())).collect();
+    let contents = Contents { updates, ..Contents::default() };
+    let mut guest = Guest::boot(&fixture.lab, &fixture.lab.image, &contents)?;
+    guest.machine.start_load()?;
+    for (id, function, ..) in NEVER_LEFT {
+        let words = ["apply", "--retries", "4", "--timeout", "8", &update(id)];
+        guest.splice(&words)?.expect(6)?.says(&[function])?;
+        guest.expect_clean().with_context(|| format!("after {id}"))?;
+    }
+    let load = guest.machine.stop_load()?;
+    ensure!(load.wrong == 0, "the load saw wrong results: {}", load.examples.join("; "));
     guest.machine.power_off()
 }
 
