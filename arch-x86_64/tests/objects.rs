@@ -9,19 +9,18 @@
     reason = "a test that cannot set itself up stops there and then"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
+
 use std::process::Command;
 
 use splice_arch_x86_64 as _;
 use splice_core::arch::{Arch, by_name};
 use splice_core::plan::plan;
-use splice_core::runpre::{Kallsyms, RawDump, Refusal, Report, Snapshot, check};
+use splice_core::runpre::{Refusal, Report, Snapshot, check};
 use splice_core::unit::Unit;
-use splice_core::update::{
-    CoreModule, DataObject, FORMAT, Manifest, NeededSymbol, Place, Target, UnitEntry,
-};
+use splice_core::update::{DataObject, Manifest, NeededSymbol, Place};
 
-const BASE: u64 = 0xffff_ffff_8100_0000;
+use common::{BASE, compile, manifest, run, snapshot};
 
 /// `ops` is known from the code; `table` is not, and has a namesake that holds something else;
 /// `same` has one that holds the same; only `ops` tells where `inner` is.
@@ -41,21 +40,6 @@ static const int inner[2] __attribute__((used)) = { 7, 9 };
 static const int table[3] __attribute__((used)) = { 1, 2, 4 };
 static const int same[3] __attribute__((used)) = { 4, 4, 4 };
 "#;
-
-fn run(command: &mut Command) -> Vec<u8> {
-    let output = command.output().expect("gcc, ld, nm and objcopy are needed");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-fn compile(dir: &Path, name: &str, source: &str) -> PathBuf {
-    let (c, o) = (dir.join(format!("{name}.c")), dir.join(format!("{name}.o")));
-    std::fs::write(&c, source).unwrap();
-    let flags = "-O2 -c -mcmodel=kernel -fno-pic -fno-pie -ffreestanding -fcf-protection=none \
-                 -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections";
-    run(Command::new("gcc").args(flags.split_whitespace()).arg(&c).arg("-o").arg(&o));
-    o
-}
 
 struct Linked {
     arch: &'static dyn Arch,
@@ -116,30 +100,11 @@ impl Linked {
             pre_symbol: self.symbol(name),
             new_link: format!("splice_data_0_{name}"),
         });
-        Manifest {
-            version: FORMAT,
-            id: "test".into(),
-            description: String::new(),
-            arch: "x86_64".into(),
-            release: "6.1.0-test".into(),
-            compiler: String::new(),
-            core: CoreModule { file: "splice.ko".into(), abi: 2, symbols: vec![] },
-            targets: vec![Target {
-                name: "vmlinux".into(),
-                module: "splice_test.ko".into(),
-                module_name: "splice_test".into(),
-                units: vec![UnitEntry { name: "one.o".into(), pre: "pre/one.o".into() }],
-                functions: vec![],
-                objects: objects.collect(),
-                symbols: vec![],
-            }],
-            files: vec![],
-        }
+        manifest(vec![], objects.collect(), vec![])
     }
 
     fn snapshot(&self, image: Vec<u8>) -> Snapshot {
-        let symbols = Kallsyms::parse(self.symbols.clone()).unwrap();
-        Snapshot::new(None, symbols, Box::new(RawDump::new(BASE, image)))
+        snapshot(&self.symbols, image)
     }
 
     fn check(&self, manifest: &Manifest, image: Vec<u8>) -> Result<Report, Refusal> {

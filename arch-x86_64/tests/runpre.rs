@@ -10,8 +10,9 @@
     reason = "a test that cannot set itself up stops there and then"
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use object::{Object, ObjectSection};
@@ -20,11 +21,9 @@ use splice_core::arch::{Arch, by_name};
 use splice_core::plan::plan;
 use splice_core::runpre::{Kallsyms, RawDump, Refusal, Report, Snapshot, check};
 use splice_core::unit::Unit;
-use splice_core::update::{
-    Change, CoreModule, FORMAT, Function, Manifest, NeededSymbol, Place, Target, UnitEntry,
-};
+use splice_core::update::{Change, Function, Manifest, NeededSymbol, Place};
 
-const BASE: u64 = 0xffff_ffff_8100_0000;
+use common::{BASE, compile, manifest, run, snapshot};
 
 /// The unit that is patched. `twin` has a namesake with the same code in the other unit, told
 /// apart by who calls it; `lone` is mentioned by nothing that is matched.
@@ -54,21 +53,6 @@ struct Linked {
     text: Vec<u8>,
     symbols: String,
     addresses: BTreeMap<String, Vec<u64>>,
-}
-
-fn run(command: &mut Command) -> Vec<u8> {
-    let output = command.output().expect("the tool starts");
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-fn compile(dir: &Path, name: &str, source: &str) -> PathBuf {
-    let (c, o) = (dir.join(format!("{name}.c")), dir.join(format!("{name}.o")));
-    std::fs::write(&c, source).unwrap();
-    let flags = "-O2 -c -mcmodel=kernel -fno-pic -fno-pie -ffreestanding -fcf-protection=none \
-                 -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections";
-    run(Command::new("gcc").args(flags.split_whitespace()).arg(&c).arg("-o").arg(&o));
-    o
 }
 
 fn link() -> Linked {
@@ -135,30 +119,11 @@ impl Linked {
                 new_link: Some(format!("splice_new_0_{name}")),
             })
             .collect();
-        Manifest {
-            version: FORMAT,
-            id: "test".into(),
-            description: String::new(),
-            arch: "x86_64".into(),
-            release: "6.1.0-test".into(),
-            compiler: String::new(),
-            core: CoreModule { file: "splice.ko".into(), abi: 1, symbols: vec![] },
-            targets: vec![Target {
-                name: "vmlinux".into(),
-                module: "splice_test.ko".into(),
-                module_name: "splice_test".into(),
-                units: vec![UnitEntry { name: "one.o".into(), pre: "pre/one.o".into() }],
-                functions,
-                objects: vec![],
-                symbols,
-            }],
-            files: vec![],
-        }
+        manifest(functions, vec![], symbols)
     }
 
     fn snapshot(&self, text: Vec<u8>) -> Snapshot {
-        let symbols = Kallsyms::parse(self.symbols.clone()).unwrap();
-        Snapshot::new(None, symbols, Box::new(RawDump::new(BASE, text)))
+        snapshot(&self.symbols, text)
     }
 
     fn check(&self, manifest: &Manifest, text: Vec<u8>) -> Result<Report, Refusal> {
