@@ -13,13 +13,16 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 
 use object::{Object, ObjectSection};
 use splice_arch_x86_64 as _;
 use splice_core::arch::{Arch, by_name};
 use splice_core::plan::plan;
-use splice_core::runpre::{Kallsyms, RawDump, Refusal, Report, Snapshot, check};
+use splice_core::runpre::{
+    Kallsyms, RawDump, Refusal, Report, Snapshot, VMLINUX, Verified, check, survey, verify,
+};
 use splice_core::unit::Unit;
 use splice_core::update::{Change, Function, Manifest, NeededSymbol, Place};
 
@@ -50,9 +53,16 @@ int unmentioned = 9;
 struct Linked {
     arch: &'static dyn Arch,
     pre: Unit,
+    /// The unit beside it.
+    other: Unit,
     text: Vec<u8>,
     symbols: String,
     addresses: BTreeMap<String, Vec<u64>>,
+}
+
+fn read(name: &str, path: &Path) -> Unit {
+    let arch = by_name("x86_64").expect("registered");
+    Unit::read(arch, name, &std::fs::read(path).unwrap()).unwrap()
 }
 
 fn link() -> Linked {
@@ -84,12 +94,8 @@ fn link_at(base: u64) -> Linked {
         format!("{base:016x} T _stext\n{:016x} T _etext\n{symbols}", base + section.size());
     Linked {
         arch: by_name("x86_64").expect("registered"),
-        pre: Unit::read(
-            by_name("x86_64").expect("registered"),
-            "one.o",
-            &std::fs::read(&one).unwrap(),
-        )
-        .unwrap(),
+        pre: read("one.o", &one),
+        other: read("two.o", &two),
         text: section.data().unwrap().to_vec(),
         symbols,
         addresses,
@@ -128,6 +134,14 @@ impl Linked {
 
     fn check(&self, manifest: &Manifest, text: Vec<u8>) -> Result<Report, Refusal> {
         check(self.arch, manifest, &[vec![self.pre.clone()]], &self.snapshot(text))
+    }
+
+    /// The whole text against these units.
+    fn verify(&self, units: &[&Unit], text: Vec<u8>) -> Verified {
+        let snapshot = snapshot(&self.symbols, text);
+        let surveys =
+            units.iter().map(|u| survey(self.arch, u, VMLINUX, &snapshot).unwrap()).collect();
+        verify(self.arch, surveys, VMLINUX, &snapshot)
     }
 
     fn local(&self, name: &str) -> NeededSymbol {
@@ -340,5 +354,76 @@ fn the_plan_names_sites_ranges_and_expected_bytes() {
         assert!(values.symbols[&format!("splice_range_end_{index}")] > address);
         let at = (address - BASE) as usize;
         assert_eq!(values.bytes[&format!("splice_expected_{index}")], linked.text[at..at + 5]);
+    }
+}
+
+#[test]
+fn a_whole_text_is_proven_but_for_what_no_unit_has() {
+    let linked = link();
+    let both = linked.verify(&[&linked.pre, &linked.other], linked.text.clone());
+    assert_eq!(both.foreign, []);
+    assert_eq!(both.unexplained, []);
+    // Both twins, `first`, `second`, `uses_weak`, `shared`, and the `overridden` that won.
+    assert_eq!((both.proven, both.symbols), (7, 7));
+    // The `overridden` that lost has no name, and with a section of its own no known place.
+    let lost = linked.pre.spans.iter().find(|s| s.name == "overridden").unwrap();
+    assert_eq!(both.gaps.len(), 1);
+    // With the padding on both sides of it.
+    let padded = lost.size..lost.size + 32;
+    assert!(padded.contains(&both.gaps[0].size), "{:?}", both.gaps);
+    let all = both.proven_bytes + both.padding_bytes + both.gaps[0].size;
+    assert_eq!(all, both.text_bytes, "every byte is accounted for");
+
+    let one = linked.verify(&[&linked.pre], linked.text.clone());
+    let open: Vec<&str> = one.unexplained.iter().map(|u| u.symbol.as_str()).collect();
+    // The twin that is left is the other unit's.
+    assert_eq!(open, ["twin", "shared", "overridden"]);
+    assert!(one.foreign.is_empty());
+}
+
+#[test]
+fn a_call_that_was_led_elsewhere_is_foreign_and_so_is_a_jump_at_an_entry() {
+    let linked = link();
+    let units = [&linked.pre, &linked.other];
+    let at = |name| (linked.only(name) - BASE) as usize;
+
+    // `second` calls `shared`; now it calls `first`.
+    let mut text = linked.text.clone();
+    let span = linked.pre.spans.iter().find(|s| s.name == "second").unwrap();
+    let code = &text[at("second")..at("second") + span.size as usize];
+    let call = at("second") + code.iter().position(|byte| *byte == 0xe8).unwrap();
+    let rel = i32::try_from(at("first") as i64 - (call as i64 + 5)).unwrap();
+    text[call + 1..call + 5].copy_from_slice(&rel.to_le_bytes());
+    let found = linked.verify(&units, text);
+    let foreign: Vec<&str> = found.foreign.iter().map(|f| f.function.as_str()).collect();
+    assert_eq!(foreign, ["second"], "{:?}", found.foreign);
+    assert!(found.foreign[0].why.contains("shared is at"), "{}", found.foreign[0].why);
+    assert_eq!(found.unexplained.len(), 1);
+
+    let mut text = linked.text.clone();
+    let entry = at("shared");
+    text[entry..entry + 5].copy_from_slice(&[0xe9, 0, 1, 0, 0]);
+    let found = linked.verify(&units, text);
+    assert_eq!(found.foreign.len(), 1);
+    assert_eq!(found.foreign[0].function, "shared");
+    assert_eq!(found.foreign[0].jump, Some(BASE + entry as u64 + 5 + 0x100));
+}
+
+#[test]
+fn every_flipped_bit_of_a_text_is_found() {
+    let linked = link();
+    let units = [&linked.pre, &linked.other];
+    let clean = linked.verify(&units, linked.text.clone());
+    let before = (clean.proven, clean.padding_bytes, clean.gaps.len());
+    let lost = clean.gaps[0].address - BASE;
+    let lost = lost..lost + clean.gaps[0].size;
+    for offset in (0..linked.text.len()).filter(|at| !lost.contains(&(*at as u64))) {
+        for bit in 0..8 {
+            let mut text = linked.text.clone();
+            text[offset] ^= 1 << bit;
+            let found = linked.verify(&units, text);
+            let after = (found.proven, found.padding_bytes, found.gaps.len());
+            assert_ne!(after, before, "bit {bit} of {offset:#x} is not noticed");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use splice_core::diff::Accept;
+use splice_core::runpre::VMLINUX;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Say whether an update would apply to a kernel. Loads and changes nothing.
     Check(CheckArgs),
+    /// Prove the kernel's text, function by function, against the objects of its source.
+    Verify(VerifyArgs),
     /// Put an update into effect on the running kernel.
     Apply(ApplyArgs),
     /// Take an update back.
@@ -187,6 +190,44 @@ pub(crate) struct CheckArgs {
     /// The update.
     #[arg(value_name = "FILE.splice")]
     pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) kernel: KernelArgs,
+}
+
+const VERIFY: &str = "\
+Every function of the given objects is compared with the running text: each byte must be the object's, or \
+one of the forms that the kernel itself gives to it, and each reference must lead where the kernel's \
+symbol list and all other functions say. So it is also a check of the running kernel's integrity: it \
+finds code that was changed, calls and jumps that lead elsewhere, and text that belongs to nobody. It \
+does not see changed data, code outside of the image's text, what is hidden from the symbol list and the \
+memory that it reads (it asks the running kernel; a dump taken from outside is the better witness), nor \
+whether the state of a jump label or a static call is the right one.
+
+The objects are those of a build of the kernel's source with its own configuration and compiler, for \
+example by make KCFLAGS=\"-ffunction-sections -fdata-sections\" vmlinux.
+
+Exit codes: 0 nothing foreign   5 some function is not what it should be";
+
+/// What to prove.
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY)]
+pub(crate) struct VerifyArgs {
+    /// Objects, or build trees with objects.
+    #[arg(value_name = "FILE.o|DIR", required = true)]
+    pub(crate) units: Vec<PathBuf>,
+    /// The module that the objects are of; by default the kernel image.
+    #[arg(long, value_name = "MODULE", default_value = VMLINUX)]
+    pub(crate) target: String,
+    /// Parallel jobs; by default one for each processor.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    #[command(flatten)]
+    pub(crate) kernel: KernelArgs,
+}
+
+/// A kernel to look at: the running one, or one that was kept.
+#[derive(Debug, Args)]
+pub(crate) struct KernelArgs {
     /// Not the running kernel but a dump of its memory: an ELF core, or raw bytes with the address
     /// of the first one, as FILE@0xADDRESS.
     #[arg(long, value_name = "FILE", requires = "symbols")]

@@ -14,7 +14,7 @@ use splice_core::runpre::{
 use splice_core::unit::Unit;
 use splice_core::update::Update;
 
-use crate::args::CheckArgs;
+use crate::args::{CheckArgs, KernelArgs};
 use crate::exit::{Exit, Failure};
 use crate::inspect;
 use crate::output::Output;
@@ -51,10 +51,7 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     let (update, _) = inspect::read(&args.file)?;
-    let snapshot = match (&args.snapshot, &args.symbols) {
-        (Some(memory), Some(symbols)) => kept(memory, symbols)?,
-        _ => live()?,
-    };
+    let snapshot = snapshot(&args.kernel)?;
     let Checked { report, .. } = check(arch, &update, &snapshot)?;
     let manifest = &update.manifest;
     let result = Fits {
@@ -69,6 +66,14 @@ pub(crate) fn run(
     };
     output.result(&result, || text(&result));
     Ok(())
+}
+
+/// The kernel that the arguments name.
+pub(crate) fn snapshot(args: &KernelArgs) -> Result<Snapshot, Failure> {
+    match (&args.snapshot, &args.symbols) {
+        (Some(memory), Some(symbols)) => kept(memory, symbols),
+        _ => live(),
+    }
 }
 
 /// The running kernel.

@@ -18,6 +18,8 @@ mod output;
 mod plugins;
 mod prepare;
 mod progress;
+mod units;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -62,6 +64,7 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
         Command::Diff(args) => diff::run(arch()?, args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Check(args) => check::run(arch()?, args, output),
+        Command::Verify(args) => verify::run(arch()?, args, output),
         Command::Apply(args) => live::run_apply(arch()?, args, output),
         Command::Undo(args) => live::run_undo(args, output),
         Command::List => live::run_list(output),

@@ -55,7 +55,7 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
     let help = splice(cache.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8_lossy(&help.stdout).into_owned();
-    for word in ["prepare", "create", "check", "apply", "undo", "Exit codes"] {
+    for word in ["prepare", "create", "check", "verify", "apply", "undo", "Exit codes"] {
         assert!(text.contains(word), "{word}");
     }
 }

@@ -4,15 +4,10 @@
 //! Objects are paired by their paths. A pair that cannot be compared is reported and ends nothing.
 //! What is printed depends on the trees alone, not on which pair was done first.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Context;
-use object::LittleEndian as LE;
-use object::elf::{FileHeader64, SHT_SYMTAB, STT_FILE};
-use object::read::elf::FileHeader;
 use rayon::prelude::*;
 use serde::Serialize;
 use splice_core::arch::Arch;
@@ -24,9 +19,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::Output;
 use crate::prepare::jobs;
 use crate::progress::Step;
-
-/// Directories of a kernel tree that hold the build's own programs.
-const PROGRAMS: [&str; 2] = ["scripts", "tools"];
+use crate::units::{is_linked, objects};
 
 /// The report on two trees; the version is [`splice_core::diff::VERSION`], as for one pair.
 #[derive(Serialize)]
@@ -179,47 +172,6 @@ fn compare(arch: &dyn Arch, pre: &Path, post: &Path) -> anyhow::Result<Outcome> 
         Verdict::Unchanged => Outcome::Unchanged,
         _ => Outcome::Differs(Box::new(report)),
     })
-}
-
-/// Whether an object was linked from several: then its symbols name several source files. What
-/// cannot be read is not known to be.
-fn is_linked(object: &[u8]) -> bool {
-    let files = || -> object::read::Result<usize> {
-        let header = FileHeader64::<LE>::parse(object)?;
-        let endian = header.endian()?;
-        let symbols = header.sections(endian, object)?.symbols(endian, object, SHT_SYMTAB)?;
-        Ok(symbols.iter().filter(|s| s.st_type() == STT_FILE).take(2).count())
-    };
-    files().is_ok_and(|count| count > 1)
-}
-
-/// The objects below a directory that may be kernel units, by their paths below it.
-fn objects(root: &Path) -> Result<BTreeSet<PathBuf>, Failure> {
-    let mut found = BTreeSet::new();
-    let mut open = vec![PathBuf::new()];
-    while let Some(below) = open.pop() {
-        let directory = root.join(&below);
-        let cannot = || format!("cannot list {}", directory.display());
-        for entry in std::fs::read_dir(&directory).with_context(cannot)? {
-            let entry = entry.with_context(cannot)?;
-            // A build tree has links to its source tree, which are not followed.
-            let kind = entry.file_type().with_context(cannot)?;
-            let path = below.join(entry.file_name());
-            let file_name = entry.file_name().to_string_lossy().into_owned();
-            if kind.is_dir() {
-                let programs = PROGRAMS.contains(&file_name.as_str());
-                if !(programs && below.as_os_str().is_empty()) {
-                    open.push(path);
-                }
-            } else if file_name.ends_with(".o")
-                && !file_name.ends_with(".mod.o")
-                && !file_name.starts_with('.')
-            {
-                found.insert(path);
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn name(path: &Path) -> String {

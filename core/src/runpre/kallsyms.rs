@@ -136,6 +136,13 @@ impl Kallsyms {
         self.records.iter().any(|r| self.slice(r.module) == module)
     }
 
+    /// The addresses of a module's code symbols.
+    pub fn code_of<'a>(&'a self, module: &'a str) -> impl Iterator<Item = u64> + 'a {
+        let count = self.records.len() as u32;
+        let own = (0..count).map(|i| self.symbol(i)).filter(move |s| s.module == module);
+        own.filter(KernelSymbol::is_code).map(|s| s.address)
+    }
+
     fn symbol(&self, index: u32) -> KernelSymbol<'_> {
         match self.records.get(index as usize) {
             Some(r) => KernelSymbol {

@@ -11,6 +11,9 @@ use crate::arch::{KernelView, Partial};
 use crate::unit::{SymbolPlace, Unit};
 use crate::update::{NeededSymbol, Place, Target};
 
+/// Who says what the kernel's list says.
+pub(super) const LIST: &str = "the kernel's symbol list";
+
 /// A value and the function that gave it first.
 #[derive(Debug, Clone)]
 pub(super) struct Taught {
@@ -22,19 +25,12 @@ pub(super) struct Taught {
 #[derive(Debug, Default)]
 pub(super) struct Globals {
     known: HashMap<String, Taught>,
-    /// Names that were learned since they were last asked for.
-    fresh: Vec<String>,
 }
 
 impl Globals {
-    /// What was learned since the last call, sorted by name.
-    pub(super) fn take_fresh(&mut self) -> Vec<(String, Taught)> {
-        let mut fresh = std::mem::take(&mut self.fresh);
-        fresh.sort_unstable();
-        fresh
-            .into_iter()
-            .filter_map(|name| self.known.get(&name).cloned().map(|taught| (name, taught)))
-            .collect()
+    /// All names and values.
+    pub(super) fn into_known(self) -> impl Iterator<Item = (String, Taught)> {
+        self.known.into_iter()
     }
 }
 
@@ -112,13 +108,36 @@ impl Fact<'_> {
             || self.section.zip(other.section).is_some_and(|((x, v), (y, w))| x == y && v != w)
     }
 
+    /// What it says of a global symbol must be what the kernel's own list says. `by` says it.
+    pub(super) fn listed(
+        &self,
+        by: &str,
+        globals: &Globals,
+        snapshot: &Snapshot,
+    ) -> Result<(), Refusal> {
+        // What is known already was held against the list when it was learned.
+        let Some((name, value)) =
+            self.global.filter(|(name, _)| !globals.known.contains_key(*name))
+        else {
+            return Ok(());
+        };
+        let listed = snapshot.addresses(name);
+        match listed.first() {
+            Some(first) if !listed.contains(&value) => Err(Refusal::Disagree {
+                symbol: name.to_owned(),
+                first: (by.to_owned(), value),
+                second: (LIST.to_owned(), *first),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Adds it to what is known.
     pub(super) fn teach(self, by: &str, sections: &mut Sections, globals: &mut Globals) {
         if let Some((name, value)) = self.global
             && !globals.known.contains_key(name)
         {
             globals.known.insert(name.to_owned(), Taught { value, by: by.to_owned() });
-            globals.fresh.push(name.to_owned());
         }
         if let Some((index, value)) = self.section
             && let Some(slot @ None) = sections.0.get_mut(index)

@@ -34,10 +34,9 @@ pub(super) struct Candidates {
 }
 
 /// Whether the running kernel keeps that section's code: what belongs to start-up or to unloading
-/// is freed or never linked in.
+/// is freed or never linked in. (`.meminit` is kept if memory can be plugged in.)
 pub(super) fn is_kept(section: &str) -> bool {
-    const GONE: [&str; 6] =
-        [".init", ".exit", ".discard", ".meminit", ".devinit", ".altinstr_replacement"];
+    const GONE: [&str; 4] = [".init", ".exit", ".discard", ".altinstr_replacement"];
     !GONE.iter().any(|gone| section.starts_with(gone))
 }
 
@@ -56,34 +55,49 @@ pub(super) fn candidates(
         .named(&function.name)
         .filter(|s| s.is_code() && s.module == target)
         .map(|s| s.address)
+        .filter(|address| snapshot.is_text(*address))
         .collect();
     addresses.sort_unstable();
     addresses.dedup();
     for address in addresses {
-        let mut bytes = vec![0; usize::try_from(function.size).unwrap_or(0)];
-        if !snapshot.read(address, &mut bytes) {
-            return Err(Refusal::Unreadable { function: function.name.clone(), address });
+        at(arch, unit, &mut found, address, snapshot)?;
+    }
+    Ok(found)
+}
+
+/// Compares the function with what stands at an address, and adds the outcome to what was found.
+pub(super) fn at(
+    arch: &dyn Arch,
+    unit: &Unit,
+    found: &mut Candidates,
+    address: u64,
+    snapshot: &Snapshot,
+) -> Result<(), Refusal> {
+    let span = found.span;
+    let Some(function) = unit.spans.get(span) else { return Ok(()) };
+    let mut bytes = vec![0; usize::try_from(function.size).unwrap_or(0)];
+    if !snapshot.read(address, &mut bytes) {
+        return Err(Refusal::Unreadable { function: function.name.clone(), address });
+    }
+    let run = RunCode { address, bytes: &bytes };
+    let outcome = unit
+        .with_code(arch, span, |code| {
+            let outcome = arch.diff().match_running(code, &run, snapshot)?;
+            check::run_match(arch, code, &outcome)?;
+            Ok(outcome)
+        })
+        .map_err(Refusal::Unit)?
+        .map_err(|source| Refusal::Backend { unit: unit.name.clone(), source })?;
+    match outcome {
+        RunMatch::Matched { learned, partial, rules, live } => {
+            found.places.push(Place { address, learned, partial, rules, live });
         }
-        let run = RunCode { address, bytes: &bytes };
-        let outcome = unit
-            .with_code(arch, span, |code| {
-                let outcome = arch.diff().match_running(code, &run, snapshot)?;
-                check::run_match(arch, code, &outcome)?;
-                Ok(outcome)
-            })
-            .map_err(Refusal::Unit)?
-            .map_err(|source| Refusal::Backend { unit: unit.name.clone(), source })?;
-        match outcome {
-            RunMatch::Matched { learned, partial, rules, live } => {
-                found.places.push(Place { address, learned, partial, rules, live });
-            }
-            RunMatch::Refused(mismatch) => {
-                let nearer = found.nearest.as_ref().is_none_or(|(_, m)| m.offset < mismatch.offset);
-                if nearer {
-                    found.nearest = Some((address, mismatch));
-                }
+        RunMatch::Refused(mismatch) => {
+            let nearer = found.nearest.as_ref().is_none_or(|(_, m)| m.offset < mismatch.offset);
+            if nearer {
+                found.nearest = Some((address, mismatch));
             }
         }
     }
-    Ok(found)
+    Ok(())
 }

@@ -16,6 +16,7 @@ mod refusal;
 mod report;
 mod snapshot;
 mod unit;
+mod verify;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,7 @@ pub use memory::{CoreFile, Memory, MemoryError, RawDump};
 pub use refusal::{DataMismatch, MismatchReport, Refusal};
 pub use report::{FunctionReport, ObjectReport, Report, RuleTotal, TargetReport, Unproven};
 pub use snapshot::Snapshot;
+pub use verify::{Foreign, Gap, Survey, Unexplained, Verified, survey, verify};
 
 /// Name of the target that stands for the kernel image.
 pub const VMLINUX: &str = "vmlinux";
@@ -76,7 +78,9 @@ pub fn check(
         let mut of_target = Vec::new();
         for (index, (unit, found)) in units.iter().zip(found).enumerate() {
             let needed = needed_symbols(target, index);
-            of_target.push(unit::match_unit(arch, unit, found?, &needed, snapshot, &mut globals)?);
+            let refuse = &mut |_, refusal| Err(refusal);
+            let here = (arch, unit, snapshot);
+            of_target.push(unit::match_unit(here, found?, &needed, &mut globals, refuse)?);
         }
         let objects = object::prove(arch, target, units, &mut of_target, &mut globals, snapshot)?;
         matched.push((of_target, globals, objects));

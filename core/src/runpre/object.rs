@@ -2,9 +2,9 @@
 //! Proving data: a constant object that is to be replaced must hold what the pre unit says, every
 //! byte of it, and its references must lead where those of the code do.
 
-use super::learn::{Fact, Globals, fact};
+use super::learn::{Fact, Globals, LIST, fact};
 use super::report::ObjectReport;
-use super::unit::{UnitMatch, agree_with_list};
+use super::unit::UnitMatch;
 use super::{DataMismatch, Refusal, Snapshot};
 use crate::arch::{Arch, KernelView};
 use crate::unit::{Reloc, Span, SpanId, SpanKind, Target as Leads, Unit};
@@ -36,9 +36,9 @@ pub(super) fn prove(
             match found.place(matched, globals)? {
                 Ok((address, facts)) => {
                     for fact in facts {
+                        fact.listed(&object.name, globals, snapshot)?;
                         fact.teach(&object.name, &mut matched.sections, globals);
                     }
-                    agree_with_list(matched, globals, snapshot)?;
                     *slot = Some(found.report(address));
                     progress = true;
                 }
@@ -113,10 +113,7 @@ impl<'a> Object<'a> {
                 return Err(Refusal::Disagree {
                     symbol: self.span.name.clone(),
                     first: (format!("the code of {}", self.unit.name), known),
-                    second: (
-                        "the kernel's symbol list".into(),
-                        listed.first().copied().unwrap_or(0),
-                    ),
+                    second: (LIST.into(), listed.first().copied().unwrap_or(0)),
                 });
             }
             None => listed,

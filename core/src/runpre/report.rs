@@ -100,6 +100,10 @@ pub struct Unproven {
     pub unit: String,
     /// Why.
     pub why: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where this very code stands, if that is at several places.
+    pub places: Vec<u64>,
 }
 
 /// How often a rule was used.
@@ -114,14 +118,21 @@ pub struct RuleTotal {
 }
 
 impl RuleTotal {
-    pub(super) fn add(totals: &mut Vec<RuleTotal>, count: &RuleCount) {
-        let (places, bytes) = (u64::from(count.places), u64::from(count.bytes));
-        match totals.iter_mut().find(|t| t.rule == count.rule) {
+    pub(super) fn new(count: &RuleCount) -> RuleTotal {
+        RuleTotal {
+            rule: count.rule.to_owned(),
+            places: u64::from(count.places),
+            bytes: u64::from(count.bytes),
+        }
+    }
+
+    pub(super) fn add_to(self, totals: &mut Vec<RuleTotal>) {
+        match totals.iter_mut().find(|t| t.rule == self.rule) {
             Some(total) => {
-                total.places += places;
-                total.bytes += bytes;
+                total.places += self.places;
+                total.bytes += self.bytes;
             }
-            None => totals.push(RuleTotal { rule: count.rule.to_owned(), places, bytes }),
+            None => totals.push(self),
         }
     }
 }
@@ -158,13 +169,7 @@ pub(super) fn target(
         report.bytes += unit.functions.iter().map(|f| f.size).sum::<u64>();
         report.learned += unit.learned;
         for rule in unit.rules {
-            match report.rules.iter_mut().find(|t| t.rule == rule.rule) {
-                Some(total) => {
-                    total.places += rule.places;
-                    total.bytes += rule.bytes;
-                }
-                None => report.rules.push(rule),
-            }
+            rule.add_to(&mut report.rules);
         }
         report.functions.push(unit.functions);
         report.unproven.extend(unit.unproven);

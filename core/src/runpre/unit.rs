@@ -5,8 +5,8 @@
 use object::elf::STB_WEAK;
 use rayon::prelude::*;
 
-use super::learn::{Fact, Globals, Hint, Sections, Taught, fact, hint};
-use super::locate::{Candidates, Place, candidates, is_kept};
+use super::learn::{Fact, Globals, Hint, LIST, Sections, Taught, fact, hint};
+use super::locate::{self, Candidates, Place, candidates, is_kept};
 use super::{FunctionReport, MismatchReport, Refusal, RuleTotal, Snapshot, Unproven};
 use crate::arch::{Arch, KernelView};
 use crate::unit::{SpanId, SymbolPlace, Unit};
@@ -14,11 +14,13 @@ use crate::unit::{SpanId, SymbolPlace, Unit};
 /// Bytes behind a function that are looked at for padding.
 const PADDING_MAX: u64 = 64;
 
+/// What is done about a function that is not what it should be: the match ends with the refusal, or
+/// goes on without the function.
+pub(super) type Refuse<'a> = dyn FnMut(SpanId, Refusal) -> Result<(), Refusal> + 'a;
+
 /// A matched unit.
 #[derive(Debug)]
 pub(super) struct UnitMatch {
-    /// The unit's name.
-    pub(super) name: String,
     /// Functions that are proven.
     pub(super) functions: Vec<FunctionReport>,
     /// Functions that are not, and that the update does not touch.
@@ -30,7 +32,7 @@ pub(super) struct UnitMatch {
     /// Section addresses.
     pub(super) sections: Sections,
     /// Parts of symbol values: held against everything that is known in the end.
-    hints: Vec<Hint>,
+    hints: Vec<(SpanId, Hint)>,
     /// For each symbol: its section and its offset there.
     places: Vec<Option<(usize, u64)>>,
 }
@@ -60,15 +62,13 @@ pub(super) fn find(
 /// Matches a unit by what [`find`] found. `needed` are the symbols of functions that the update
 /// replaces: all of them must be proven.
 pub(super) fn match_unit(
-    arch: &dyn Arch,
-    unit: &Unit,
+    (arch, unit, snapshot): (&dyn Arch, &Unit, &Snapshot),
     found: Vec<Candidates>,
     needed: &[u32],
-    snapshot: &Snapshot,
     globals: &mut Globals,
+    refuse: &mut Refuse<'_>,
 ) -> Result<UnitMatch, Refusal> {
-    let mut matched = UnitMatch {
-        name: unit.name.clone(),
+    let matched = UnitMatch {
         functions: Vec::new(),
         unproven: Vec::new(),
         rules: Vec::new(),
@@ -84,20 +84,23 @@ pub(super) fn match_unit(
             })
             .collect(),
     };
+    let losers = Vec::new();
+    let mut matching = Matching { arch, unit, snapshot, needed, globals, refuse, losers, matched };
     let mut open = Vec::new();
     for candidate in found {
         if candidate.places.is_empty() {
-            not_matched(arch, unit, &candidate, needed, &mut matched)?;
+            matching.not_matched(&candidate)?;
         } else {
             open.push(candidate);
         }
     }
-    decide(arch, unit, open, needed, snapshot, globals, &mut matched)?;
+    matching.decide(open)?;
+    matching.losers()?;
+    matching.hints_hold()?;
+    let mut matched = matching.matched;
     matched.functions.sort_by_key(|f| f.symbol);
     matched.unproven.sort_by(|a, b| a.function.cmp(&b.function));
     matched.rules.sort();
-    hints_hold(unit, &matched, globals, snapshot)?;
-    agree_with_list(&matched, globals, snapshot)?;
     Ok(matched)
 }
 
@@ -108,109 +111,196 @@ fn section_kept(unit: &Unit, span: SpanId) -> bool {
         .is_some_and(|section| is_kept(&section.name))
 }
 
-/// A function that matches nowhere: refused, unless the update does not need it and the reason is
-/// one of the known harmless ones.
-fn not_matched(
-    arch: &dyn Arch,
-    unit: &Unit,
-    candidate: &Candidates,
-    needed: &[u32],
-    matched: &mut UnitMatch,
-) -> Result<(), Refusal> {
-    let Some(span) = unit.spans.get(candidate.span) else { return Ok(()) };
-    let is_needed = span.symbol.is_some_and(|s| needed.contains(&s));
-    let weak = span
-        .symbol
-        .and_then(|s| unit.symbols.get(s as usize))
-        .is_some_and(|s| s.binding == STB_WEAK.0);
-    let mut unproven = |why: &str| {
-        matched.unproven.push(Unproven {
-            function: span.name.clone(),
-            unit: unit.name.clone(),
-            why: why.to_owned(),
-        });
-        Ok(())
-    };
-    match &candidate.nearest {
-        None if is_needed => {
-            Err(Refusal::NotFound { function: span.name.clone(), unit: unit.name.clone() })
-        }
-        None => unproven("the kernel's symbol list has no function of this name"),
-        Some(_) if weak && !is_needed => {
-            unproven("a weak definition: another unit's stands in the kernel")
-        }
-        Some((_, mismatch)) if mismatch.short_branch && !is_needed => unproven(
-            "the kernel has it laid out otherwise: shorter branches to neighbours, or other alignment",
-        ),
-        Some((address, mismatch)) => Err(Refusal::Mismatch(Box::new(MismatchReport::new(
-            arch,
-            unit,
-            candidate.span,
-            *address,
-            mismatch,
-        )))),
-    }
+/// A unit that is being matched.
+struct Matching<'a, 'r> {
+    arch: &'a dyn Arch,
+    unit: &'a Unit,
+    snapshot: &'a Snapshot,
+    needed: &'a [u32],
+    globals: &'a mut Globals,
+    refuse: &'a mut Refuse<'r>,
+    /// Weak functions whose name another unit's has.
+    losers: Vec<SpanId>,
+    matched: UnitMatch,
 }
 
-/// Accepts places one after another, those without alternative first, until nothing changes;
-/// what is known by then rules out the others.
-fn decide(
-    arch: &dyn Arch,
-    unit: &Unit,
-    mut open: Vec<Candidates>,
-    needed: &[u32],
-    snapshot: &Snapshot,
-    globals: &mut Globals,
-    matched: &mut UnitMatch,
-) -> Result<(), Refusal> {
-    loop {
-        let before = open.len();
-        let mut still = Vec::new();
-        for mut candidate in open {
-            let several = candidate.places.len() > 1;
-            if several {
-                let span = candidate.span;
-                candidate.places.retain(|place| {
-                    let sections = &matched.sections;
-                    facts(unit, span, place)
-                        .all(|f| f.contradicts(unit, sections, globals).is_none())
-                        && hints(unit, span, place)
-                            .iter()
-                            .all(|h| h.contradicts(unit, sections, globals).is_none())
-                });
-            }
-            match candidate.places.len() {
-                1 => {
-                    if let Some(place) = candidate.places.pop() {
-                        accept(arch, unit, candidate.span, place, snapshot, globals, matched)?;
-                    }
-                }
-                0 => return Err(no_place_left(unit, candidate.span)),
-                _ => still.push(candidate),
-            }
-        }
-        open = still;
-        if open.is_empty() || open.len() == before {
-            break;
-        }
+impl Matching<'_, '_> {
+    fn is_needed(&self, span: SpanId) -> bool {
+        let symbol = self.unit.spans.get(span).and_then(|s| s.symbol);
+        symbol.is_some_and(|s| self.needed.contains(&s))
     }
-    for candidate in open {
-        let Some(span) = unit.spans.get(candidate.span) else { continue };
-        let addresses = candidate.places.iter().map(|p| p.address).collect();
-        if span.symbol.is_some_and(|s| needed.contains(&s)) {
-            return Err(Refusal::AmbiguousFunction {
-                function: span.name.clone(),
-                unit: unit.name.clone(),
-                addresses,
-            });
-        }
-        matched.unproven.push(Unproven {
-            function: span.name.clone(),
-            unit: unit.name.clone(),
-            why: format!("{} places have this very code", candidate.places.len()),
+
+    fn unproven(&mut self, span: SpanId, why: String, places: Vec<u64>) {
+        let Some(function) = self.unit.spans.get(span) else { return };
+        self.matched.unproven.push(Unproven {
+            function: function.name.clone(),
+            unit: self.unit.name.clone(),
+            why,
+            size: function.size,
+            places,
         });
     }
-    Ok(())
+
+    /// A function that matches nowhere: refused, unless the update does not need it and the reason
+    /// is one of the known harmless ones.
+    fn not_matched(&mut self, candidate: &Candidates) -> Result<(), Refusal> {
+        let id = candidate.span;
+        let Some(span) = self.unit.spans.get(id) else { return Ok(()) };
+        let is_needed = self.is_needed(id);
+        let weak = span
+            .symbol
+            .and_then(|s| self.unit.symbols.get(s as usize))
+            .is_some_and(|s| s.binding == STB_WEAK.0);
+        let why = match &candidate.nearest {
+            None if is_needed => {
+                let (function, unit) = (span.name.clone(), self.unit.name.clone());
+                return (self.refuse)(id, Refusal::NotFound { function, unit });
+            }
+            None => "the kernel's symbol list has no function of this name",
+            Some(_) if weak && !is_needed => {
+                self.losers.push(id);
+                "a weak definition: another unit's stands in the kernel"
+            }
+            Some((_, mismatch)) if mismatch.short_branch && !is_needed => {
+                "the kernel has it laid out otherwise: shorter branches to neighbours, or other \
+                 alignment"
+            }
+            Some((address, mismatch)) => {
+                let report = MismatchReport::new(self.arch, self.unit, id, *address, mismatch);
+                return (self.refuse)(id, Refusal::Mismatch(Box::new(report)));
+            }
+        };
+        self.unproven(id, why.to_owned(), Vec::new());
+        Ok(())
+    }
+
+    /// Accepts places one after another, those without alternative first, until nothing changes;
+    /// what is known by then rules out the others.
+    fn decide(&mut self, mut open: Vec<Candidates>) -> Result<(), Refusal> {
+        loop {
+            let before = open.len();
+            let mut still = Vec::new();
+            for mut candidate in open {
+                let id = candidate.span;
+                if candidate.places.len() > 1 {
+                    let (unit, sections) = (self.unit, &self.matched.sections);
+                    let (globals, snapshot) = (&*self.globals, self.snapshot);
+                    candidate.places.retain(|place| {
+                        facts(unit, id, place).all(|f| {
+                            f.contradicts(unit, sections, globals).is_none()
+                                && f.listed("", globals, snapshot).is_ok()
+                        }) && hints(unit, id, place)
+                            .iter()
+                            .all(|h| h.contradicts(unit, sections, globals).is_none())
+                    });
+                }
+                match candidate.places.len() {
+                    0 => {
+                        let refusal = no_place_left(self.unit, id);
+                        (self.refuse)(id, refusal)?;
+                    }
+                    1 => {
+                        if let Some(place) = candidate.places.pop()
+                            && let Err(refusal) = self.accept(id, place)
+                        {
+                            (self.refuse)(id, refusal)?;
+                        }
+                    }
+                    _ => still.push(candidate),
+                }
+            }
+            open = still;
+            if open.is_empty() || open.len() == before {
+                break;
+            }
+        }
+        for candidate in open {
+            let id = candidate.span;
+            let addresses: Vec<u64> = candidate.places.iter().map(|p| p.address).collect();
+            if self.is_needed(id) {
+                let Some(span) = self.unit.spans.get(id) else { continue };
+                let (function, unit) = (span.name.clone(), self.unit.name.clone());
+                (self.refuse)(id, Refusal::AmbiguousFunction { function, unit, addresses })?;
+            } else {
+                let why = format!("{} places have this very code", addresses.len());
+                self.unproven(id, why, addresses);
+            }
+        }
+        Ok(())
+    }
+
+    /// A weak definition that lost has no name in the kernel, but its code is still in its section.
+    fn losers(&mut self) -> Result<(), Refusal> {
+        for id in std::mem::take(&mut self.losers) {
+            let Some(span) = self.unit.spans.get(id) else { continue };
+            let Some(section) = self.matched.sections.get(span.section) else { continue };
+            let address = section.value.wrapping_add(span.offset);
+            let mut found = Candidates { span: id, places: Vec::new(), nearest: None };
+            if self.snapshot.is_text(address) {
+                locate::at(self.arch, self.unit, &mut found, address, self.snapshot)?;
+            }
+            let places: Vec<u64> = found.places.iter().map(|p| p.address).collect();
+            let this = self.matched.unproven.iter_mut().find(|u| u.function == span.name);
+            if let Some(unproven) = this {
+                unproven.places = places;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a place for a function's if nothing that it says contradicts what is known; then what
+    /// it says is known, too.
+    fn accept(&mut self, id: SpanId, place: Place) -> Result<(), Refusal> {
+        let Some(function) = self.unit.spans.get(id) else { return Ok(()) };
+        for fact in facts(self.unit, id, &place) {
+            let sections = &self.matched.sections;
+            if let Some((symbol, known, value)) =
+                fact.contradicts(self.unit, sections, self.globals)
+            {
+                return Err(Refusal::Disagree {
+                    symbol,
+                    first: (known.by, known.value),
+                    second: (function.name.clone(), value),
+                });
+            }
+            fact.listed(&function.name, self.globals, self.snapshot)?;
+            fact.teach(&function.name, &mut self.matched.sections, self.globals);
+        }
+        let matched = &mut self.matched;
+        matched.hints.extend(hints(self.unit, id, &place).into_iter().map(|hint| (id, hint)));
+        matched.learned += place.learned.len();
+        for rule in &place.rules {
+            RuleTotal::new(rule).add_to(&mut matched.rules);
+        }
+        matched.functions.push(FunctionReport {
+            function: function.name.clone(),
+            unit: self.unit.name.clone(),
+            symbol: function.symbol,
+            span: id,
+            address: place.address,
+            size: function.size,
+            padding: padding(self.arch, place.address.saturating_add(function.size), self.snapshot),
+            live: place.live,
+        });
+        Ok(())
+    }
+
+    /// Parts of symbol values must fit what is known in the end, and what the kernel's own list
+    /// says.
+    fn hints_hold(&mut self) -> Result<(), Refusal> {
+        for (id, hint) in std::mem::take(&mut self.matched.hints) {
+            let contradicted = hint.contradicts(self.unit, &self.matched.sections, self.globals);
+            let refusal = if let Some((symbol, known)) = contradicted {
+                hint.refusal(symbol, known)
+            } else if let Some((symbol, value)) = hint.not_listed(self.snapshot) {
+                hint.refusal(symbol, Taught { value, by: LIST.to_owned() })
+            } else {
+                continue;
+            };
+            (self.refuse)(id, refusal)?;
+        }
+        Ok(())
+    }
 }
 
 fn no_place_left(unit: &Unit, span: SpanId) -> Refusal {
@@ -235,65 +325,6 @@ fn hints(unit: &Unit, span: SpanId, place: &Place) -> Vec<Hint> {
     place.partial.iter().map(|p| hint(unit, p, by)).collect()
 }
 
-/// Parts of symbol values must fit what is known, and what the kernel's own list says.
-fn hints_hold(
-    unit: &Unit,
-    matched: &UnitMatch,
-    globals: &Globals,
-    snapshot: &Snapshot,
-) -> Result<(), Refusal> {
-    for hint in &matched.hints {
-        if let Some((symbol, known)) = hint.contradicts(unit, &matched.sections, globals) {
-            return Err(hint.refusal(symbol, known));
-        }
-        if let Some((symbol, value)) = hint.not_listed(snapshot) {
-            let by = "the kernel's symbol list".to_owned();
-            return Err(hint.refusal(symbol, Taught { value, by }));
-        }
-    }
-    Ok(())
-}
-
-fn accept(
-    arch: &dyn Arch,
-    unit: &Unit,
-    span: SpanId,
-    place: Place,
-    snapshot: &Snapshot,
-    globals: &mut Globals,
-    matched: &mut UnitMatch,
-) -> Result<(), Refusal> {
-    let Some(function) = unit.spans.get(span) else { return Ok(()) };
-    for fact in facts(unit, span, &place) {
-        if let Some((symbol, Taught { value, by }, other)) =
-            fact.contradicts(unit, &matched.sections, globals)
-        {
-            return Err(Refusal::Disagree {
-                symbol,
-                first: (by, value),
-                second: (function.name.clone(), other),
-            });
-        }
-        fact.teach(&function.name, &mut matched.sections, globals);
-    }
-    matched.hints.extend(hints(unit, span, &place));
-    matched.learned += place.learned.len();
-    for rule in &place.rules {
-        RuleTotal::add(&mut matched.rules, rule);
-    }
-    matched.functions.push(FunctionReport {
-        function: function.name.clone(),
-        unit: unit.name.clone(),
-        symbol: function.symbol,
-        span,
-        address: place.address,
-        size: function.size,
-        padding: padding(arch, place.address.saturating_add(function.size), snapshot),
-        live: place.live,
-    });
-    Ok(())
-}
-
 /// How many bytes from `end` on are proven to be padding: up to the next symbol.
 fn padding(arch: &dyn Arch, end: u64, snapshot: &Snapshot) -> u64 {
     if snapshot.symbols.at(end).next().is_some() {
@@ -304,26 +335,4 @@ fn padding(arch: &dyn Arch, end: u64, snapshot: &Snapshot) -> u64 {
     let mut buffer = [0; PADDING_MAX as usize];
     let bytes = buffer.get_mut(..len as usize).unwrap_or_default();
     if len > 0 && snapshot.read(end, bytes) && arch.diff().is_padding(bytes) { len } else { 0 }
-}
-
-/// What this unit taught about global symbols must be what the kernel's own list says.
-pub(super) fn agree_with_list(
-    matched: &UnitMatch,
-    globals: &mut Globals,
-    snapshot: &Snapshot,
-) -> Result<(), Refusal> {
-    for (name, taught) in globals.take_fresh() {
-        let listed = snapshot.addresses(&name);
-        if !listed.is_empty() && !listed.contains(&taught.value) {
-            return Err(Refusal::Disagree {
-                symbol: name,
-                first: (taught.by, taught.value),
-                second: (
-                    format!("the kernel's symbol list, while matching {}", matched.name),
-                    listed.first().copied().unwrap_or(0),
-                ),
-            });
-        }
-    }
-    Ok(())
 }

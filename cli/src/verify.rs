@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! `splice verify`: a kernel's text against the objects of its source. Nothing is loaded.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Context;
+use rayon::prelude::*;
+use serde::Serialize;
+use splice_core::arch::Arch;
+use splice_core::runpre::{self, Snapshot, Survey, Verified};
+use splice_core::unit::Unit;
+
+use crate::args::VerifyArgs;
+use crate::check;
+use crate::exit::{Exit, Failure};
+use crate::output::Output;
+use crate::prepare::jobs;
+use crate::progress::Step;
+use crate::units::{is_linked, objects};
+
+/// Version of the JSON form.
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    arch: &'static str,
+    /// The kernel's release, where it is known.
+    release: Option<&'a str>,
+    /// Number of units that were compared.
+    units: usize,
+    /// Objects that cannot be read as units.
+    failed: Vec<String>,
+    #[serde(flatten)]
+    verified: Verified,
+}
+
+pub(crate) fn run(
+    arch: &'static dyn Arch,
+    args: &VerifyArgs,
+    output: &Output,
+) -> Result<(), Failure> {
+    let mut paths = Vec::new();
+    for given in &args.units {
+        if given.is_dir() {
+            paths.extend(objects(given)?.into_iter().map(|below| (given.join(&below), below)));
+        } else {
+            paths.push((given.clone(), given.clone()));
+        }
+    }
+    let snapshot = check::snapshot(&args.kernel)?;
+    if args.target != runpre::VMLINUX && !snapshot.symbols.has_module(&args.target) {
+        let text = format!("module {} is not loaded; load it, or leave --target out", args.target);
+        return Err(Failure::new(Exit::Mismatch, text));
+    }
+    let step = Step::new("comparing units");
+    let done = AtomicUsize::new(0);
+    let one = |(path, name): &(PathBuf, PathBuf)| {
+        let outcome = survey(arch, path, name, &args.target, &snapshot);
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        step.at(&format!("comparing units: {done} of {}", paths.len()));
+        outcome.map_err(|error| format!("{}: {error:#}", name.display()))
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs(args.jobs))
+        .build()
+        .map_err(Failure::from_error)?;
+    let outcomes: Vec<Result<Option<Survey>, String>> =
+        pool.install(|| paths.par_iter().map(one).collect());
+    drop(step);
+
+    let mut surveys = Vec::new();
+    let mut failed = Vec::new();
+    for outcome in outcomes {
+        match outcome {
+            Ok(survey) => surveys.extend(survey),
+            Err(why) => failed.push(why),
+        }
+    }
+    if surveys.is_empty() {
+        let first = failed.first().map_or("there is no object", String::as_str);
+        return Err(Failure::new(Exit::Failed, format!("nothing can be compared: {first}")));
+    }
+    let units = surveys.len();
+    let verified = runpre::verify(arch, surveys, &args.target, &snapshot);
+    let release = snapshot.release.as_deref();
+    let report = Report { version: VERSION, arch: arch.name(), release, units, failed, verified };
+    output.result(&report, || text(&report));
+    match report.verified.foreign.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::reported(Exit::Mismatch)),
+    }
+}
+
+/// What a unit says; nothing for an object that was linked from several, which come by themselves.
+fn survey(
+    arch: &dyn Arch,
+    path: &Path,
+    name: &Path,
+    target: &str,
+    snapshot: &Snapshot,
+) -> anyhow::Result<Option<Survey>> {
+    let bytes = std::fs::read(path).context("cannot read it")?;
+    if is_linked(&bytes) {
+        return Ok(None);
+    }
+    let unit = Unit::read(arch, &name.to_string_lossy(), &bytes)?;
+    Ok(Some(runpre::survey(arch, &unit, target, snapshot)?))
+}
+
+fn text(report: &Report<'_>) -> String {
+    let mut out = String::new();
+    let v = &report.verified;
+    for one in &v.foreign {
+        let _ = writeln!(out, "{}", one.why);
+    }
+    for one in &v.unexplained {
+        let _ = writeln!(
+            out,
+            "not proven: {} at {:#x}, {} bytes: {}",
+            one.symbol, one.address, one.size, one.why
+        );
+    }
+    for gap in &v.gaps {
+        let _ = writeln!(
+            out,
+            "of nobody: {} bytes at {:#x}, behind {}",
+            gap.size, gap.address, gap.symbol
+        );
+    }
+    for failed in &report.failed {
+        let _ = writeln!(out, "left out: {failed}");
+    }
+    let _ = writeln!(
+        out,
+        "{}: {} of {} symbols of the text proven ({}) by {} units, {} values learned",
+        v.target,
+        v.proven,
+        v.symbols,
+        share(v.proven as u64, v.symbols as u64),
+        report.units,
+        v.learned
+    );
+    let _ = writeln!(
+        out,
+        "  {} bytes of text: {} proven ({}), {} padding",
+        v.text_bytes,
+        v.proven_bytes,
+        share(v.proven_bytes, v.text_bytes),
+        v.padding_bytes
+    );
+    for rule in &v.rules {
+        let _ = writeln!(
+            out,
+            "    {:<32} {:>6} places {:>7} bytes",
+            rule.rule, rule.places, rule.bytes
+        );
+    }
+    out
+}
+
+/// A share in hundredths of a per cent, rounded down: what is not whole must not look so.
+fn share(part: u64, whole: u64) -> String {
+    let basis = u128::from(part) * 10_000 / u128::from(whole.max(1));
+    format!("{}.{:02} %", basis / 100, basis % 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn a_share_is_never_rounded_up() {
+        assert_eq!(share(99_999, 100_000), "99.99 %");
+        assert_eq!(share(1, 3), "33.33 %");
+        assert_eq!(share(0, 0), "0.00 %");
+    }
+}
