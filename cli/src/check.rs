@@ -12,7 +12,7 @@ use splice_core::runpre::{
     self, CoreFile, Kallsyms, LiveError, Memory, RawDump, Refusal, Report, Snapshot,
 };
 use splice_core::unit::Unit;
-use splice_core::update::Update;
+use splice_core::update::{Target, Update};
 
 use crate::args::{CheckArgs, KernelArgs};
 use crate::exit::{Exit, Failure};
@@ -135,7 +135,24 @@ pub(crate) fn check(
     }
     let report = runpre::check(arch, manifest, &pre, snapshot).map_err(refused)?;
     let values = plan::plan(arch, manifest, &pre, &report, snapshot).map_err(refused)?;
+    for (target, values) in manifest.targets.iter().zip(&values) {
+        let module = update.file(&target.module).map_err(Failure::from_error)?;
+        let sealed = plan::sealed_key(module, &values.symbols, snapshot);
+        if let Some(key) = sealed.map_err(Failure::from_error)? {
+            return Err(Failure::new(Exit::Refused, read_only_key(target, &key)));
+        }
+    }
     Ok(Checked { report, values })
+}
+
+fn read_only_key(target: &Target, key: &str) -> String {
+    let needed = target.symbols.iter().find(|symbol| symbol.link == key);
+    format!(
+        "new code has a jump label whose key, {}, is read-only since the kernel's start, or not in \
+         the symbol list, and loading a module writes to it up to Linux 6.9; let the new code ask \
+         for the key's state by static_key_enabled()",
+        needed.map_or(key, |symbol| symbol.name.as_str())
+    )
 }
 
 fn refused(refusal: Refusal) -> Failure {

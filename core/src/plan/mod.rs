@@ -4,11 +4,13 @@
 //! it is applied).
 
 pub mod finalise;
+mod keys;
 mod quiescence;
 pub mod source;
 mod values;
 
 pub use finalise::{finalise, undefined};
+pub use keys::sealed_key;
 pub use quiescence::{SpecialText, never_quiescent, special_text};
 pub use source::update_c;
 pub use values::{Values, plan};
