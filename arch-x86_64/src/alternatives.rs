@@ -67,6 +67,16 @@ fn read<'e, 'a>(code: &Code<'a>, entry: &'e Entry<'a>) -> Result<Alternative<'e,
     })
 }
 
+/// Whether an entry has a replacement of no bytes: the place becomes nops.
+pub(crate) fn is_empty(entry: &[u8]) -> bool {
+    let length = match entry.len() {
+        12 | 13 => entry.get(11),
+        14 => entry.get(13),
+        _ => None,
+    };
+    length == Some(&0)
+}
+
 /// Puts the places of alternatives together with the other places, which they may contain.
 pub(crate) fn places<'a>(
     code: &Code<'a>,

@@ -49,6 +49,9 @@ impl Arch for X86_64 {
     fn special_sections(&self) -> &'static [SpecialSection] {
         special::SECTIONS
     }
+    fn replaces_by_nothing(&self, section: &str, entry: &[u8]) -> bool {
+        section == special::ALTERNATIVES && alternatives::is_empty(entry)
+    }
     fn diff(&self) -> &dyn FunctionDiff {
         self
     }

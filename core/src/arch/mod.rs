@@ -119,6 +119,13 @@ pub trait Arch: Send + Sync {
     /// Special sections that only this architecture's kernels have; the engine knows the generic
     /// ones. An entry here replaces the generic one of the same name.
     fn special_sections(&self) -> &'static [SpecialSection];
+    /// Whether an entry of a special section replaces its place by no bytes at all. Where those would
+    /// lie then means nothing: it is where the next entry's lie. The default suits where each entry
+    /// has bytes of its own, or what an entry without any refers to is not a replacement.
+    fn replaces_by_nothing(&self, section: &str, entry: &[u8]) -> bool {
+        let _ = (section, entry);
+        false
+    }
     /// Comparing functions.
     fn diff(&self) -> &dyn FunctionDiff;
     /// Relocations.

@@ -42,10 +42,7 @@ pub(super) fn boundaries(arch: &dyn Arch, unit: &Unit, tables: &[table::Bounds])
         // What an entry is about is no beginning: it may be the middle of a piece.
         let owner = row.filter(|r| r.role.has_owner()).map(|r| r.owner);
         let is_owner = |reloc: &Reloc| match (owner, tables.get(from)) {
-            (Some(owner), Some(table::Bounds::Entries(at))) => reloc
-                .offset
-                .checked_sub(owner)
-                .is_some_and(|start| at.binary_search(&start).is_ok()),
+            (Some(owner), Some(table::Bounds::Entries(at))) => is_about(section, owner, at, reloc),
             _ => false,
         };
         for (reloc, offset) in section.relocs.iter().zip(offsets) {
@@ -115,6 +112,40 @@ fn join(arch: &dyn Arch, unit: &Unit, index: usize, section: &Section, bounds: &
     bounds.retain(|at| !crossed.contains(at));
 }
 
+/// A replacement of no bytes lies where the next one does, which may be another function's: let the
+/// entry refer to the place that it is about instead.
+pub(super) fn empty_replacements(arch: &dyn Arch, unit: &mut Unit, tables: &[table::Bounds]) {
+    for ((section, row), table) in unit.sections.iter_mut().zip(&unit.special).zip(tables) {
+        let Some(row) = row.filter(|r| r.role.is_rewritten()) else { continue };
+        let table::Bounds::Entries(at) = table else { continue };
+        for (n, start) in at.iter().enumerate() {
+            let end = at.get(n + 1).copied().unwrap_or(section.size);
+            let entry = section.data.get(*start as usize..end as usize).unwrap_or_default();
+            if !arch.replaces_by_nothing(&section.name, entry) {
+                continue;
+            }
+            let from = section.relocs.partition_point(|r| r.offset < *start);
+            let to = section.relocs.partition_point(|r| r.offset < end);
+            let Some(relocs) = section.relocs.get_mut(from..to) else { continue };
+            let owner = relocs.iter().find(|r| Some(r.offset) == start.checked_add(row.owner));
+            let Some(owner) = owner.cloned() else { continue };
+            for reloc in relocs.iter_mut().filter(|r| r.r_type == owner.r_type) {
+                (reloc.symbol, reloc.addend) = (owner.symbol, owner.addend);
+            }
+        }
+    }
+}
+
+/// Whether a relocation of a table leads to the place that its entry is about.
+fn is_about(section: &Section, owner: u64, entries: &[u64], reloc: &Reloc) -> bool {
+    let number = entries.partition_point(|start| *start <= reloc.offset);
+    let start = number.checked_sub(1).and_then(|n| entries.get(n));
+    let Some(at) = start.and_then(|start| start.checked_add(owner)) else { return false };
+    let owner = section.relocs.binary_search_by_key(&at, |r| r.offset);
+    let owner = owner.ok().and_then(|n| section.relocs.get(n));
+    owner.is_some_and(|o| (o.symbol, o.addend) == (reloc.symbol, reloc.addend))
+}
+
 /// Where the entries of a table refer to code beside the place that they are about.
 fn replacement_boundaries(
     unit: &Unit,
@@ -123,10 +154,7 @@ fn replacement_boundaries(
     entries: &[u64],
     bounds: &mut [Vec<u64>],
 ) {
-    let about = |r: &Reloc| {
-        r.offset.checked_sub(owner).is_some_and(|start| entries.binary_search(&start).is_ok())
-    };
-    for reloc in section.relocs.iter().filter(|r| !about(r)) {
+    for reloc in section.relocs.iter().filter(|r| !is_about(section, owner, entries, r)) {
         if let Some(symbol) = unit.symbols.get(reloc.symbol as usize)
             && let SymbolPlace::Section(to) = symbol.place
             && unit.sections.get(to).is_some_and(|s| s.flags & SHF_EXECINSTR.0 != 0)

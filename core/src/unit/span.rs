@@ -66,6 +66,7 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
         .collect();
     table::beside(unit);
     let tables = table::bounds(unit);
+    payload::empty_replacements(arch, unit, &tables);
     unit.uncut = tables.iter().map(|bounds| bounds == &table::Bounds::Unclear).collect();
     let mut starts: Vec<Vec<Start>> = unit.sections.iter().map(|_| Vec::new()).collect();
     for (index, symbol) in unit.symbols.iter().enumerate() {
