@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Comparing the units before and after.
 
+use std::collections::BTreeSet;
+
 use splice_core::arch::Arch;
 use splice_core::debug::{self, Layouts};
 use splice_core::diff::{AcceptKind, Objection, UnitDiff, diff_units, is_startup};
+use splice_core::extract::{new_globals, raised_globals};
 use splice_core::plan;
-use splice_core::unit::Unit;
+use splice_core::unit::{SymbolPlace, Unit};
 
 use super::paths;
 use crate::exit::Failure;
@@ -30,15 +33,14 @@ pub(super) fn compare(
     compiled: Vec<Compiled>,
     patched: &Patched,
 ) -> Result<(Vec<Touched>, Vec<Objection>), Failure> {
-    let mut touched = Vec::new();
+    let (mut touched, mut others) = (Vec::new(), Vec::new());
     let mut objections = Vec::new();
     let mut same: Vec<(Objection, Vec<String>)> = Vec::new();
-    for unit in compiled {
+    // A header reaches many units and changes few.
+    for unit in compiled.into_iter().filter(|unit| unit.pre != unit.post) {
         let name = &unit.name;
         if let Some(place) = paths::beyond(name) {
-            if unit.pre != unit.post {
-                objections.push(place.objection(name));
-            }
+            objections.push(place.objection(name));
             continue;
         }
         let pre = Unit::read(arch, name, &unit.pre).map_err(Failure::from_error)?;
@@ -61,14 +63,47 @@ pub(super) fn compare(
             objections.extend(starts(&post));
         }
         // What was accepted is left as it runs; a unit may have nothing else.
-        if diff.has_effect() {
+        let has_effect = diff.has_effect();
+        if has_effect {
             objections.extend(never_left(arch, &pre, &diff));
-            let Compiled { command, pre: bytes, is_new, .. } = unit;
-            touched.push(Touched { pre, post, diff, is_new, command, bytes });
         }
+        let Compiled { command, pre: bytes, is_new, .. } = unit;
+        let unit = Touched { pre, post, diff, is_new, command, bytes };
+        if has_effect { &mut touched } else { &mut others }.push(unit);
     }
     objections.extend(same.into_iter().map(|(objection, units)| in_units(objection, &units)));
+    needed(&mut touched, others);
     Ok((touched, objections))
+}
+
+/// Of units in which no code changes, those join the others that define what these use and could not
+/// use before: a new variable, say, or a function that was static.
+fn needed(touched: &mut Vec<Touched>, mut others: Vec<Touched>) {
+    let offers = |unit: &Touched| {
+        let mut names = new_globals(&unit.post, &unit.diff);
+        names.extend(unit.raised().into_iter().map(|(name, _)| name));
+        names
+    };
+    let mut from = 0;
+    while let Some(units) = touched.get(from..).filter(|units| !units.is_empty()) {
+        let symbols = units.iter().flat_map(|unit| &unit.post.symbols);
+        let wanted: BTreeSet<String> = symbols
+            .filter(|symbol| symbol.place == SymbolPlace::Undefined)
+            .map(|symbol| symbol.name.clone())
+            .collect();
+        let (found, rest): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|unit| offers(unit).iter().any(|n| wanted.contains(n)));
+        from = touched.len();
+        touched.extend(found);
+        others = rest;
+    }
+}
+
+impl Touched {
+    /// What was local in it and is global now.
+    pub(super) fn raised(&self) -> Vec<(String, u32)> {
+        raised_globals(&self.pre, &self.post, &self.diff)
+    }
 }
 
 /// Functions of a new unit that only the start of the kernel or of a module would run, or the end of

@@ -174,7 +174,7 @@ pub(crate) fn run(
 /// Whether something of a target's is replaced; else whatever is new in it is left out.
 fn is_switched(units: &[&Touched], warn: &mut dyn FnMut(&str)) -> bool {
     let switched = units.iter().any(|unit| unit.diff.replaces());
-    for unit in units.iter().filter(|_| !switched) {
+    for unit in units.iter().filter(|unit| !switched && !unit.diff.new.is_empty()) {
         let new = unit.diff.new.iter().filter_map(|new| unit.post.spans.get(new.post));
         let names: Vec<&str> = new.map(|span| span.name.as_str()).collect();
         let (names, unit) = (names.join(", "), &unit.pre.name);

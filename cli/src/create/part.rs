@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Each target's share of the update: the new code of its units.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use splice_core::arch::Arch;
 use splice_core::diff::Objection;
@@ -9,7 +9,7 @@ use splice_core::extract::{
     ExtractError, ExtractInput, Extraction, Numbering, extract, new_globals,
 };
 use splice_core::plan;
-use splice_core::update::{Target, UnitEntry};
+use splice_core::update::{Place, Target, UnitEntry};
 
 use super::compare::Touched;
 use super::refuse::refuse;
@@ -36,6 +36,18 @@ pub(super) struct Part {
     pub(super) namespaces: BTreeSet<String>,
 }
 
+/// Where the running kernel has what was local in one of these units and is global now.
+fn raised(units: &[&Touched]) -> BTreeMap<String, Place> {
+    let mut all = BTreeMap::new();
+    for (index, unit) in units.iter().enumerate() {
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        for (name, symbol) in unit.raised() {
+            all.insert(name, Place::Local { unit: index, symbol });
+        }
+    }
+    all
+}
+
 /// Extracts a target's new code.
 pub(super) fn part(
     arch: &dyn Arch,
@@ -56,6 +68,9 @@ pub(super) fn part(
         units.iter().flat_map(|unit| new_globals(&unit.post, &unit.diff)).collect()
     };
     let (here, elsewhere) = (added(globals.here), added(globals.elsewhere));
+    let raised = raised(globals.here);
+    let hidden: BTreeSet<String> =
+        globals.elsewhere.iter().flat_map(|unit| unit.raised()).map(|(name, _)| name).collect();
     let mut part = Part {
         target: Target {
             name: name.to_owned(),
@@ -79,15 +94,15 @@ pub(super) fn part(
             exported: &|symbol| globals.exported.contains(symbol),
             new_globals: &|symbol| here.contains(symbol),
         };
-        let Extraction { object, functions, objects, symbols } = extract(arch, &input, numbering)
-            .map_err(|error| match error {
-            ExtractError::Reference { unit, piece, what, why } => refuse(&[Objection::new(
-                format!("{piece} in {unit}"),
-                format!("it refers to {what}, which cannot travel: {why}"),
-                "write the fix so that the new code does not need it",
-            )]),
-            error => Failure::from_error(error),
-        })?;
+        let Extraction { object, functions, objects, mut symbols } =
+            extract(arch, &input, numbering).map_err(|error| match error {
+                ExtractError::Reference { unit, piece, what, why } => refuse(&[Objection::new(
+                    format!("{piece} in {unit}"),
+                    format!("it refers to {what}, which cannot travel: {why}"),
+                    "write the fix so that the new code does not need it",
+                )]),
+                error => Failure::from_error(error),
+            })?;
         if let Some(symbol) = symbols.iter().find(|symbol| elsewhere.contains(&symbol.name)) {
             return Err(refuse(&[Objection::new(
                 &unit.pre.name,
@@ -98,6 +113,22 @@ pub(super) fn part(
                 ),
                 "define it in each unit that uses it, as static",
             )]));
+        }
+        for symbol in symbols.iter_mut().filter(|symbol| symbol.place == Place::Global) {
+            if hidden.contains(&symbol.name) {
+                return Err(refuse(&[Objection::new(
+                    &unit.pre.name,
+                    format!(
+                        "its new code refers to {}, which is static in the running kernel, in a unit of \
+                         another target",
+                        symbol.name
+                    ),
+                    "write the fix so that the new code does not need it",
+                )]));
+            }
+            if let Some(place) = raised.get(&symbol.name) {
+                symbol.place = place.clone();
+            }
         }
         let pre = format!("pre/{name}/{}", unit.pre.name);
         part.target.units.push(UnitEntry { name: unit.pre.name.clone(), pre: pre.clone() });

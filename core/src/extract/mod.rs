@@ -116,3 +116,9 @@ pub fn extract(
 pub fn new_globals(post: &Unit, diff: &UnitDiff) -> Vec<String> {
     select::unpaired_globals(post, diff)
 }
+
+/// Symbols that were local and are global now, with their index in the pre unit: the running kernel
+/// does not know them as global.
+pub fn raised_globals(pre: &Unit, post: &Unit, diff: &UnitDiff) -> Vec<(String, u32)> {
+    select::raised_globals(pre, post, diff)
+}

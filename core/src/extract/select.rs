@@ -133,6 +133,17 @@ pub(super) fn unpaired_globals(post: &Unit, diff: &UnitDiff) -> Vec<String> {
     names
 }
 
+/// Global definitions of the post unit that are local in the pre unit, with their symbols there.
+pub(super) fn raised_globals(pre: &Unit, post: &Unit, diff: &UnitDiff) -> Vec<(String, u32)> {
+    let all = post.spans.iter().enumerate().filter(|(_, span)| is_global(post, span));
+    all.filter_map(|(id, span)| {
+        let before = pre.spans.get(paired(diff, id)?)?;
+        let symbol = before.symbol.filter(|_| !is_global(pre, before))?;
+        Some((span.name.clone(), symbol))
+    })
+    .collect()
+}
+
 fn is_global(unit: &Unit, span: &Span) -> bool {
     span.symbol.and_then(|s| unit.symbols.get(s as usize)).is_some_and(|s| s.binding != STB_LOCAL.0)
 }

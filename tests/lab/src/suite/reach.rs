@@ -23,6 +23,7 @@ pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("reach_follows_an_inline_function", || inline(fixture));
     suite.test("reach_of_an_assembly_unit", || assembly(fixture));
     suite.test("reach_of_several_patches_and_targets", || several(fixture));
+    suite.test("reach_carries_what_another_unit_adds", || added(fixture));
 }
 
 const RAW: &str = "net/ipv4/raw.c";
@@ -240,5 +241,47 @@ fn several(fixture: &Fixture) -> Result<()> {
     ensure!(*targets == ["vmlinux", "tipc"], "{}", answer.explanation());
     ensure!(changed(&answer)?.contains(&"raw_sendmsg".to_owned()), "{}", answer.explanation());
     ensure!(changed(&answer)?.len() > 1, "{}", answer.explanation());
+    Ok(())
+}
+
+fn added(fixture: &Fixture) -> Result<()> {
+    // Defined where nothing else changes, used elsewhere in the same target.
+    let glob = "bool __pure glob_match(char const *pat, char const *str)\n{";
+    let variable = format!("int splice_lab_shortest = 4;\n{glob}");
+    let variable = edits(fixture, "lib/glob.c", &[(glob, &variable)])?;
+    let send = "static int raw_send_hdrinc(";
+    let declared = format!("extern int splice_lab_shortest;\n{send}");
+    let length = ("iphlen > length", "iphlen > length || iphlen < splice_lab_shortest");
+    let user = edits(fixture, RAW, &[length, (send, &declared)])?;
+    let (file, answer) = create(fixture, "added", &[variable.clone(), user], &[])?;
+    let answer = answer.success()?;
+    ensure!(changed(&answer)? == ["raw_sendmsg"], "{}", answer.explanation());
+    ensure!(answer.number("units") == Some(2), "{}", answer.explanation());
+    // It is part of the update, not looked for in the kernel.
+    let answer = fixture.lab.splice(&["inspect", &file.to_string_lossy()])?.success()?;
+    let needed = search(&answer.json, "targets").context("inspect does not list the targets")?;
+    ensure!(!needed.to_string().contains("splice_lab_shortest"), "{needed}");
+    // What was static is the running kernel's, found by the unit that has it.
+    let file = "net/ipv4/route.c";
+    let limit =
+        edits(fixture, file, &[("static int ip_rt_redirect_number", "int ip_rt_redirect_number")])?;
+    let declared = format!("extern int ip_rt_redirect_number;\n{send}");
+    let length = ("iphlen > length", "iphlen > length || iphlen < ip_rt_redirect_number");
+    let user = edits(fixture, RAW, &[length, (send, &declared)])?;
+    let (file, answer) = create(fixture, "raised", &[limit, user], &[])?;
+    ensure!(changed(&answer.success()?)? == ["raw_sendmsg"], "more than raw_sendmsg changed");
+    let answer = fixture.lab.splice(&["inspect", &file.to_string_lossy()])?.success()?;
+    let targets = search(&answer.json, "targets").context("inspect does not list the targets")?;
+    let symbols = search(targets, "symbols").and_then(Value::as_array).context("no symbols")?;
+    let symbol = symbols.iter().find(|s| s.get("name") == Some(&"ip_rt_redirect_number".into()));
+    let place = symbol.and_then(|s| search(s, "local")).context("it is not the unit's")?;
+    ensure!(place.get("unit").is_some(), "{place}");
+    // What nothing uses is no change; neither is a function.
+    let function = format!("int splice_lab_new(int n)\n{{\n\treturn n + 1;\n}}\n{glob}");
+    let function = edits(fixture, "lib/glob.c", &[(glob, &function)])?;
+    for (id, patch) in [("added-alone", variable), ("added-function", function)] {
+        let (_, answer) = create(fixture, id, &[patch], &[])?;
+        answer.expect(3)?;
+    }
     Ok(())
 }
