@@ -5,11 +5,11 @@
 //! The first byte chooses the pair. Behind the last pair's number the bytes are the length of the
 //! first object (three bytes), the first object, and the second. Otherwise each eight bytes are
 //! an edit of a field that means something to a reader: of a section's header, a symbol, a
-//! relocation, a byte of a section. So the files stay readable long enough to reach what lies
+//! relocation, a byte of a section or of the debug information. So the files stay readable long enough to reach what lies
 //! behind the reader.
 
 use object::LittleEndian as LE;
-use object::elf::{FileHeader64, SHF_ALLOC, SHT_NOBITS, SHT_RELA, SHT_SYMTAB};
+use object::elf::{FileHeader64, SHF_ALLOC, SHT_NOBITS, SHT_PROGBITS, SHT_RELA, SHT_SYMTAB};
 use object::read::elf::{FileHeader, SectionHeader};
 
 macro_rules! pairs {
@@ -21,7 +21,7 @@ macro_rules! pairs {
         )),*];
     };
 }
-pairs!("plain", "shared", "tables", "debug", "clang", "entries", "arm");
+pairs!("plain", "shared", "tables", "debug", "clang", "entries", "arm", "dwarf4", "indexed");
 
 /// Bytes of one edit.
 const EDIT: usize = 8;
@@ -67,6 +67,7 @@ struct Fields {
     symbols: Vec<Field>,
     relocations: Vec<Field>,
     contents: Vec<Field>,
+    debug: Vec<Field>,
 }
 
 impl Fields {
@@ -97,6 +98,9 @@ impl Fields {
                 entries.for_each(|at| each(&mut fields.relocations, at, &[8, 4, 4, 8]));
             } else if section.sh_flags(endian).contains(SHF_ALLOC) {
                 fields.contents.extend((from..from + size).map(|at| (at, 1)));
+            } else if sh_type == SHT_PROGBITS {
+                // What is not loaded is debug information.
+                fields.debug.extend((from..from + size).map(|at| (at, 1)));
             }
         }
         Some(fields)
@@ -107,11 +111,12 @@ impl Fields {
         let [kind, how, n, m, a, b, c] = *edit else { return };
         let number = usize::from(n) | usize::from(m) << 8;
         let value = u64::from(a) | u64::from(b) << 8 | u64::from(c) << 16;
-        let fields = match kind % 8 {
+        let fields = match kind % 10 {
             0 | 1 => &self.sections,
             2 | 3 => &self.symbols,
             4 | 5 => &self.relocations,
             6 => &self.contents,
+            8 | 9 => &self.debug,
             _ if how == 0xff => return object.truncate(number),
             _ => {
                 if let Some(byte) = object.get_mut(number) {
@@ -163,6 +168,7 @@ mod tests {
         for list in [&fields.sections, &fields.symbols, &fields.relocations, &fields.contents] {
             assert!(list.len() > 50, "{}", list.len());
         }
+        assert!(Fields::of(PAIRS[7].0).debug.len() > 1000);
         // The second symbol's value becomes 5, after the patch only.
         let (pre, post) = pair(&[0, 1, 2, 0, 10, 0, 5, 0, 0]);
         assert_eq!(pre, PAIRS[0].0);

@@ -12,42 +12,61 @@ pub mod mutate;
 use splice_arch_aarch64 as _;
 use splice_arch_x86_64 as _;
 use splice_core::arch::{Arch, by_machine, by_name};
-use splice_core::diff::{diff_units, report};
+use splice_core::debug::{self, Build};
+use splice_core::diff::{DiffReport, diff_units, report};
 use splice_core::extract::{ExtractInput, Numbering, extract, new_globals};
+use splice_core::plan::undefined;
 use splice_core::unit::{Target, Unit};
 
-/// Reads `bytes` as an object, and asks the unit everything that it answers.
+/// Reads `bytes` as an object, asks the unit everything that it answers, and reads the debug
+/// information for itself: it may be readable where the unit is not.
 pub fn unit(bytes: &[u8]) {
     let Some(arch) = arch_for(bytes) else { return };
     if let Ok(unit) = Unit::read(arch, "fuzz.o", bytes) {
         ask(arch, &unit);
     }
+    let _ = debug::structures(arch, "fuzz.o", bytes);
 }
 
 /// Takes two objects from `bytes`, and does with them what an update does, up to the object of the
-/// new code.
+/// new code: that can be read, and somebody gives each symbol a value that it leaves open.
 pub fn differ(bytes: &[u8]) {
-    let (pre, post) = edit::pair(bytes);
-    let Some(arch) = arch_for(&pre) else { return };
-    let (Ok(pre), Ok(post)) = (Unit::read(arch, "pre.o", &pre), Unit::read(arch, "post.o", &post))
+    let (before, after) = edit::pair(bytes);
+    let Some(arch) = arch_for(&before) else { return };
+    let (Ok(pre), Ok(post)) =
+        (Unit::read(arch, "pre.o", &before), Unit::read(arch, "post.o", &after))
     else {
         return;
     };
-    let Ok(diff) = diff_units(arch, &pre, &post) else { return };
-    let report = report(arch, &pre, &post, &diff);
+    let Ok(mut diff) = diff_units(arch, &pre, &post) else { return };
+    let layouts = debug::examine(
+        arch,
+        Build { unit: &pre, bytes: &before },
+        Build { unit: &post, bytes: &after },
+        &|inlined| inlined.name.len().is_multiple_of(2),
+        &mut diff,
+    );
+    let report = DiffReport { layouts: Some(layouts), ..report(arch, &pre, &post, &diff) };
     assert!(serde_json::to_string(&report).is_ok(), "a report cannot be written");
     let _ = new_globals(&post, &diff);
+    let exported = |name: &str| name.len().is_multiple_of(2);
+    let elsewhere = |name: &str| name.len().is_multiple_of(3);
     let input = ExtractInput {
         pre: &pre,
         post: &post,
         diff: &diff,
         unit_index: 0,
-        exported: &|name| name.len().is_multiple_of(2),
-        new_globals: &|name| name.len().is_multiple_of(3),
+        exported: &exported,
+        new_globals: &elsewhere,
     };
     if let Ok(extraction) = extract(arch, &input, &mut Numbering::default()) {
         let again = Unit::read(arch, "new.o", &extraction.object);
         assert!(again.is_ok(), "what was written cannot be read: {again:?}");
+        let undefined = undefined(&extraction.object).unwrap_or_default();
+        for name in undefined.iter().filter(|name| !exported(name) && !elsewhere(name)) {
+            let needed = extraction.symbols.iter().any(|symbol| symbol.link == **name);
+            assert!(needed, "nobody gives {name} a value");
+        }
     }
 }
 
@@ -78,5 +97,32 @@ fn ask(arch: &dyn Arch, unit: &Unit) {
             let _ = arch.reloc().target_offsets(code);
             let _ = arch.diff().compare(code, code);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use splice_core::diff::Inlined;
+
+    use super::*;
+
+    /// The targets are of no use for the debug information if that is not reached.
+    #[test]
+    fn the_pairs_have_debug_information_that_is_compared() {
+        for (number, function) in [(3, "sum"), (7, "worth"), (8, "worth")] {
+            let (before, after) = edit::pair(&[number]);
+            let arch = arch_for(&before).unwrap();
+            let pre = Unit::read(arch, "pre.o", &before).unwrap();
+            let post = Unit::read(arch, "post.o", &after).unwrap();
+            let mut diff = diff_units(arch, &pre, &post).unwrap();
+            let builds = [(&pre, &before), (&post, &after)];
+            let [pre_build, post_build] = builds.map(|(unit, bytes)| Build { unit, bytes });
+            let touched = |inlined: &Inlined| inlined.name == function;
+            let found = debug::examine(arch, pre_build, post_build, &touched, &mut diff);
+            assert_eq!(found, debug::Layouts::Compared);
+            let report = serde_json::to_string(&report(arch, &pre, &post, &diff)).unwrap();
+            assert!(report.contains(&format!("inlined {function} from ")), "{report}");
+            assert!(report.contains("its layout changed"), "{report}");
+        }
     }
 }
