@@ -48,6 +48,8 @@ pub(crate) fn run(
         output.detail(text);
     };
     let tree = kernel::find(arch, args.release.as_deref())?;
+    let builds = tree.directory("build")?;
+    let _visit = cache::visit(&builds)?;
     let mut patched = Patched::default();
     let mut texts = Vec::new();
     for path in &args.patches {
@@ -63,8 +65,6 @@ pub(crate) fn run(
     let units = reach::units(&tree, &patched, &wish, &mut |text| output.note(text), &mut note)?;
     phases.end("patch");
 
-    let builds = tree.directory("build")?;
-    let _visit = cache::visit(&builds)?;
     let changed: Vec<&str> = patched.paths().collect();
     let constants = kernel::constant_outputs(&tree);
     let goals = units.values().map(|built| built.goal.as_str());

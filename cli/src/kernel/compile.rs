@@ -388,7 +388,7 @@ fn compressed(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// An object without its debug sections.
 fn stripped(tree: &Tree, object: &Path) -> Result<Vec<u8>> {
-    let out = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    let out = tree.scratch()?;
     packages::run(tree.tool("strip").arg("-g").arg("-o").arg(out.path()).arg(object))?;
     std::fs::read(out.path()).context("strip left no file")
 }

@@ -3,9 +3,8 @@
 //! it, with the kernel's configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -46,21 +45,18 @@ fn probe(tree: &Tree, directory: &str, instead: Option<&Path>) -> Result<Option<
         return Ok(None);
     }
     let mut make = tree.make(&source);
-    make.args(["-r", "-R", "-s", "-f", "-"])
-        .arg(format!("obj={directory}"))
-        .arg(format!("SRCARCH={}", tree.source_arch()))
-        .arg("splice-lists")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    make.arg(format!("obj={directory}")).arg(format!("SRCARCH={}", tree.source_arch()));
     if let Some(path) = instead {
         make.arg(format!("makefile={}", path.display()));
     }
-    let mut child = make.spawn().context("cannot run make")?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(PROBE.as_bytes()).context("make does not listen")?;
-    }
-    let output = child.wait_with_output().context("make is lost")?;
+    evaluate(make)
+}
+
+/// What make prints of a directory's lists. A makefile on its standard input would leave a copy of
+/// that in the temporary directory if reading the directory's own fails.
+fn evaluate(mut make: Command) -> Result<Option<String>> {
+    make.args(["-r", "-R", "-s", "-f", "/dev/null", "--eval", PROBE, "splice-lists"]);
+    let output = make.stdin(Stdio::null()).output().context("cannot run make")?;
     // One that cannot be read alone is a part of another one, which sets what this one needs.
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(output.status.success().then_some(text))
@@ -121,7 +117,7 @@ pub(crate) fn changes(tree: &Tree, path: &str, before: &str, after: &str) -> Res
     if read != Some(tree.source().join(path)) {
         return Ok(other(first()));
     }
-    let place = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    let place = tree.scratch()?;
     std::fs::write(place.path(), after).context("cannot write a temporary file")?;
     let (Some(old), Some(new)) =
         (probe(tree, directory, None)?, probe(tree, directory, Some(place.path()))?)
@@ -380,6 +376,31 @@ mod tests {
         assert_eq!(differs("u.o", "u.o v.o"), [], "nothing builds off.o");
         assert_eq!(differs("sub/", "sub/ more/").len(), 1);
         assert_eq!(differs("-O2", "-O3"), [Listed::Other("the value of ccflags-z".into())]);
+    }
+
+    #[test]
+    fn a_makefile_leaves_nothing_behind_whether_it_can_be_read_or_not() {
+        let tree = tempfile::tempdir().unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("include/config/auto.conf", ""),
+            ("scripts/Kbuild.include", ""),
+            ("good/Makefile", "obj-y += a.o\n"),
+            ("bad/Makefile", "obj-y += a.o\n$(error only with another one)\n"),
+        ] {
+            let path = tree.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let read = |directory: &str| {
+            let mut make = Command::new("make");
+            make.current_dir(tree.path()).env("TMPDIR", temporary.path());
+            make.arg(format!("obj={directory}"));
+            evaluate(make).unwrap()
+        };
+        assert!(read("good").unwrap().lines().any(|line| line == "=obj-y a.o"));
+        assert_eq!(read("bad"), None);
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use splice_core::arch::Arch;
+use tempfile::NamedTempFile;
 
 use super::{cache, compile, debian, packages};
 use crate::exit::{Exit, Failure};
@@ -143,6 +144,14 @@ impl Tree {
         let path = self.root.join(name);
         cache::create(&path)?;
         Ok(path)
+    }
+
+    /// A temporary file, in a directory where the next command removes it if this one is killed.
+    pub(crate) fn scratch(&self) -> Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(".splice-")
+            .tempfile_in(self.directory("build")?)
+            .context("cannot write to the cache")
     }
 
     /// Waits until no other process builds in this tree.

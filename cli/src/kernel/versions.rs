@@ -43,14 +43,11 @@ impl Versions {
             return Ok(None);
         }
         let Some(command) = preprocess(command) else { return Ok(None) };
-        let types = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+        let types = tree.scratch()?;
         let output = Command::new("sh")
             .arg("-c")
-            .arg(format!(
-                "{} | ./{GENKSYMS} -T {} -r /dev/null",
-                plain(&command),
-                types.path().display()
-            ))
+            .arg(format!("{} | ./{GENKSYMS} -T \"$0\" -r /dev/null", plain(&command)))
+            .arg(types.path())
             .env("LC_ALL", "C")
             .current_dir(directory)
             .output()
