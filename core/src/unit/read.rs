@@ -47,11 +47,12 @@ fn is_part_of_file(section: &Section) -> bool {
     section.flags & SHF_ALLOC.0 != 0 && !span::is_table(section.sh_type)
 }
 
-/// Whether a section that only its bytes can be understood by has none: all but plain data.
+/// Whether a section that only its bytes can be understood by has none: all but plain data. A table
+/// is read whether it is loaded or not.
 fn lacks_bytes(arch: &dyn Arch, section: &Section) -> bool {
+    let loaded = section.flags & SHF_ALLOC.0 != 0;
     section.sh_type == SHT_NOBITS.0
-        && section.flags & SHF_ALLOC.0 != 0
-        && (section.flags & (SHF_MERGE.0 | SHF_EXECINSTR.0) != 0
+        && (loaded && section.flags & (SHF_MERGE.0 | SHF_EXECINSTR.0) != 0
             || special::row_for(arch, &section.name)
                 .is_some_and(|row| row.role != Role::Dropped && !row.role.is_data()))
 }

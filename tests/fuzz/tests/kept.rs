@@ -38,3 +38,17 @@ fn the_differ_lives_through_all_that_is_kept() {
     let inputs = all(&["corpus/differ", "crashes/differ"], splice_fuzz::differ);
     assert!(inputs > 0, "the corpus is missing");
 }
+
+/// Their size is a claim that costs nothing, so to go through them may cost anything.
+#[test]
+fn what_can_only_be_understood_by_bytes_that_the_file_has_not_is_refused() {
+    let arch = splice_core::arch::by_name("x86_64").unwrap();
+    let named = |path: &PathBuf| path.display().to_string().contains("-without-bytes");
+    let inputs: Vec<PathBuf> = files("crashes/unit").into_iter().filter(named).collect();
+    assert_eq!(inputs.len(), 3);
+    for path in inputs {
+        let error = splice_core::unit::Unit::read(arch, "fuzz.o", &fs::read(&path).unwrap());
+        let error = error.unwrap_err().to_string();
+        assert!(error.ends_with("has no bytes in the file"), "{}: {error}", path.display());
+    }
+}
