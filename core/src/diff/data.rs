@@ -46,9 +46,10 @@ pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), 
     freed(context, diff)
 }
 
-/// What is new and only there for the start, and what runs later refers to it: its memory is freed as
-/// soon as the update is loaded (`module_init_section` of kernel/module/main.c). A module's exit code
-/// stays, and what runs later may name it.
+/// What is only there for the start, and what runs later refers to it now: the memory of the running
+/// kernel's was freed after the start, and that of what is new is freed as soon as the update is loaded
+/// (`module_init_section` of kernel/module/main.c). A module's exit code stays, and what runs later may
+/// name it.
 fn freed(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
     let post = context.post;
     let mut found = Vec::new();
@@ -56,22 +57,38 @@ fn freed(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
         if user.kind == SpanKind::Entry || is_startup(post, user) {
             continue;
         }
+        // What referred to it before takes care of when it may.
+        let mut before = BTreeSet::new();
+        if let Some(pre) = context.pair(from) {
+            context.to_pre.each(pre, |target| {
+                if let Target::Span { id, .. } = target {
+                    before.insert(id);
+                }
+            })?;
+        }
         context.to_post.each(from, |target| {
             let Target::Span { id, .. } = target else { return };
             let Some(span) = post.spans.get(id) else { return };
             let section = section_name(post, span);
-            let gone = is_startup(post, span) && !section.starts_with(".exit");
-            if gone && context.pair(id).is_none() {
-                found.push(Objection::new(
-                    &span.name,
+            if !is_startup(post, span) || section.starts_with(".exit") {
+                return;
+            }
+            let (why, way_out) = match context.pair(id) {
+                Some(pre) if before.contains(&pre) => return,
+                Some(_) => (
+                    format!("it is in section {section}, which was freed after the start"),
+                    "let what runs later use something of another name, in ordinary memory",
+                ),
+                None => (
                     format!(
                         "it is new and in section {section}, which is freed as soon as the update is \
-                         loaded, and {} refers to it",
-                        user.name
+                         loaded"
                     ),
                     "put it into ordinary memory: leave out __init, __initdata or __initconst",
-                ));
-            }
+                ),
+            };
+            let why = format!("{why}, and {} refers to it", user.name);
+            found.push(Objection::new(&span.name, why, way_out));
         })?;
     }
     diff.refusals.extend(found);

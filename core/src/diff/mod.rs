@@ -316,6 +316,7 @@ fn functions<'a>(context: &compare::Context<'a>, diff: &mut UnitDiff) -> Result<
         if let Some(kept) = kept.get_mut(before) {
             *kept = true;
         }
+        diff.refusals.extend(left_the_start(context, before, span));
         let one = whole_function(context, (before, pre_parts.of(before)), (id, parts))?;
         if one.function.reasons.is_empty() {
             lines.know(&one.known);
@@ -347,6 +348,33 @@ fn functions<'a>(context: &compare::Context<'a>, diff: &mut UnitDiff) -> Result<
         .filter(|id| !pre_parts.is_part(*id) && !kept.get(*id).copied().unwrap_or(false))
         .collect();
     Ok(())
+}
+
+/// A function that was only there for the start and is to stay from now on: the running kernel has it
+/// no more, and whatever calls it would jump into freed memory.
+fn left_the_start(
+    context: &compare::Context<'_>,
+    before: SpanId,
+    span: &Span,
+) -> Option<Objection> {
+    let (pre, post) = (context.pre, context.post);
+    let old = pre.spans.get(before).filter(|old| data::is_startup(pre, old))?;
+    if data::is_startup(post, span) {
+        return None;
+    }
+    let section = |unit: &Unit, span: &Span| {
+        unit.sections.get(span.section).map_or_else(String::new, |s| s.name.clone())
+    };
+    Some(Objection::new(
+        &span.name,
+        format!(
+            "it moved from section {} to {}: {}, so the running kernel does not have it",
+            section(pre, old),
+            section(post, span),
+            when(pre, old)
+        ),
+        "give it another name in the patch, and let what runs later call that",
+    ))
 }
 
 /// Compares a function and its parts.
