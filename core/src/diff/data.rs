@@ -53,6 +53,10 @@ pub(super) fn compare(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), 
 fn freed(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
     let post = context.post;
     let mut found = Vec::new();
+    // What goes into the running kernel; all else was there when the start was over.
+    let changed = diff.changed.iter().flat_map(|f| f.post_parts.iter().chain([&f.post]));
+    let new = diff.new.iter().flat_map(|f| f.post_parts.iter().chain([&f.post]));
+    let comes: BTreeSet<SpanId> = changed.chain(new).chain(&diff.data_new).copied().collect();
     for (from, user) in post.spans.iter().enumerate() {
         if user.kind == SpanKind::Entry || is_startup(post, user) {
             continue;
@@ -74,7 +78,7 @@ fn freed(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
                 return;
             }
             let (why, way_out) = match context.pair(id) {
-                Some(pre) if before.contains(&pre) => return,
+                Some(pre) if before.contains(&pre) || !comes.contains(&from) => return,
                 Some(_) => (
                     format!("it is in section {section}, which was freed after the start"),
                     "let what runs later use something of another name, in ordinary memory",
