@@ -63,7 +63,7 @@ fn freed(context: &Context<'_>, diff: &mut UnitDiff) -> Result<(), DiffError> {
         }
         // What referred to it before takes care of when it may.
         let mut before = BTreeSet::new();
-        if let Some(pre) = context.pair(from) {
+        if let Some(pre) = context.pair(from).filter(|_| comes.contains(&from)) {
             context.to_pre.each(pre, |target| {
                 if let Target::Span { id, .. } = target {
                     before.insert(id);
@@ -132,7 +132,7 @@ fn is(flags: &[bool], id: SpanId) -> bool {
     flags.get(id).copied().unwrap_or(false)
 }
 
-fn section_name<'u>(unit: &'u Unit, span: &Span) -> &'u str {
+pub(super) fn section_name<'u>(unit: &'u Unit, span: &Span) -> &'u str {
     unit.sections.get(span.section).map_or("", |s| s.name.as_str())
 }
 

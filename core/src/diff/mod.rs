@@ -362,15 +362,12 @@ fn left_the_start(
     if data::is_startup(post, span) {
         return None;
     }
-    let section = |unit: &Unit, span: &Span| {
-        unit.sections.get(span.section).map_or_else(String::new, |s| s.name.clone())
-    };
     Some(Objection::new(
         &span.name,
         format!(
             "it moved from section {} to {}: {}, so the running kernel does not have it",
-            section(pre, old),
-            section(post, span),
+            data::section_name(pre, old),
+            data::section_name(post, span),
             when(pre, old)
         ),
         "give it another name in the patch, and let what runs later call that",
