@@ -108,6 +108,10 @@ pub(crate) struct PrepareArgs {
     /// Make it anew, even if it is ready.
     #[arg(long)]
     pub(crate) again: bool,
+    /// Compile every unit of the kernel's image too, for `splice verify`: about half an hour on two
+    /// processors, and 4 GiB. Can be interrupted, and then goes on where it was.
+    #[arg(long)]
+    pub(crate) units: bool,
     /// Parallel jobs; by default one for each processor.
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,

@@ -21,6 +21,8 @@ struct Prepared {
     tree: String,
     /// Whether it had to be made.
     made: bool,
+    /// The image's units, if they are compiled.
+    units: Option<String>,
 }
 
 pub(crate) fn run(
@@ -49,6 +51,10 @@ pub(crate) fn run(
     let (tree, made) = kernel::prepare(arch, &wish, &mut note)?;
     // Every update for this kernel holds it.
     link::core(&tree, &mut note)?;
+    let units = match args.units {
+        true => Some(kernel::compile_image(&tree, jobs(args.jobs), &mut note)?),
+        false => kernel::compiled_image(&tree),
+    };
     drop(step);
     let facts = &tree.facts;
     let prepared = Prepared {
@@ -58,15 +64,18 @@ pub(crate) fn run(
         origin: facts.origin.clone(),
         tree: tree.source().display().to_string(),
         made,
+        units: units.map(|path| path.display().to_string()),
     };
     output.result(&prepared, || {
+        let units = prepared.units.as_ref().map(|path| format!("\n  units     {path}"));
         format!(
-            "{} is {}\n  from      {}\n  compiler  {}\n  tree      {}",
+            "{} is {}\n  from      {}\n  compiler  {}\n  tree      {}{}",
             prepared.release,
             if made { "ready" } else { "ready already" },
             prepared.origin,
             prepared.compiler,
-            prepared.tree
+            prepared.tree,
+            units.unwrap_or_default()
         )
     });
     Ok(())

@@ -139,6 +139,11 @@ impl Tree {
         self.source_arch
     }
 
+    /// A path in the tree's directory, which may not be there.
+    pub(super) fn place(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
     /// A directory of the tree's, made if it is not there.
     pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.root.join(name);

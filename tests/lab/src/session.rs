@@ -187,6 +187,9 @@ pub struct Contents<'a> {
     pub append: &'a str,
     /// How long the guest may live; ten minutes if absent.
     pub limit: Option<Duration>,
+    /// Whether the kernel rewrites much of its own code while it is under load: see
+    /// [`Options::one_thread`].
+    pub rewrites_itself: bool,
 }
 
 impl Guest {
@@ -215,6 +218,7 @@ impl Guest {
         if let Some(limit) = contents.limit {
             options.limit = limit;
         }
+        options.one_thread = contents.rewrites_itself;
         let mut machine = Machine::boot(&options, &initramfs)?;
         if !order.is_empty() {
             machine.ask(&Request::InsertModules { paths: order })?;

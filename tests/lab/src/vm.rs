@@ -26,6 +26,11 @@ pub struct Options {
     pub memory_mib: u32,
     /// How long the machine may live.
     pub limit: Duration,
+    /// Whether one thread of the host runs all processors in turn. It takes five times as long, but
+    /// QEMU 7.2 with a thread for each can keep a stale translation of an instruction that one
+    /// processor rewrites while another comes to it: then both take the breakpoint that stood there
+    /// in between for ever, while the memory holds the final instruction.
+    pub one_thread: bool,
 }
 
 impl Options {
@@ -37,6 +42,7 @@ impl Options {
             append: String::new(),
             memory_mib: 1024,
             limit: Duration::from_secs(600),
+            one_thread: false,
         }
     }
 }
@@ -347,9 +353,10 @@ fn start_qemu(options: &Options, directory: &Path) -> Result<Child> {
         "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic rdinit=/init {}",
         options.append
     );
+    let accelerator = if options.one_thread { "tcg,thread=single" } else { "tcg,thread=multi" };
     let log = std::fs::File::create(directory.join("qemu.log"))?;
     Process::new("qemu-system-x86_64")
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+        .args(["-accel", accelerator, "-cpu", "max", "-smp", "2"])
         .args(["-m", &options.memory_mib.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .arg("-kernel")

@@ -32,11 +32,6 @@ impl Suite {
         self.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))
     }
 
-    /// Whether a test of this name was asked for, and not just all of them.
-    fn asked(&self, name: &str) -> bool {
-        self.filter.is_some() && self.wants(name)
-    }
-
     /// Runs one test.
     fn test(&mut self, name: &str, body: impl FnOnce() -> Result<()>) {
         if !self.wants(name) {

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! All units of a kernel image, compiled as its distribution did: what `splice verify` holds a running
+//! text against.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Tree, cache, packages};
+
+/// The archive of all objects that the image is linked from (Makefile; since 6.1).
+const GOAL: &str = "vmlinux.a";
+/// Debug information is as large as all else together, takes a third of the time, and does not change
+/// the code.
+const FLAGS: &str = "KCFLAGS=-g0";
+
+/// Where the units are, if they have been compiled.
+pub(crate) fn compiled(tree: &Tree) -> Option<PathBuf> {
+    let place = tree.place("image");
+    place.join(GOAL).is_file().then_some(place)
+}
+
+/// Compiles all units, in a copy of the tree; what a killed run has compiled is not compiled again.
+pub(crate) fn compile(tree: &Tree, jobs: usize, note: &mut dyn FnMut(&str)) -> Result<PathBuf> {
+    let _lock = cache::lock(&tree.place("image.lock"), note)?;
+    if let Some(place) = compiled(tree) {
+        return Ok(place);
+    }
+    let place = tree.place("image");
+    if !place.is_dir() {
+        note("copying the source");
+        copy(tree, &place, note)?;
+    }
+    make(tree, &place, jobs, note)?;
+    compiled(tree).with_context(|| format!("make has not made {}", place.join(GOAL).display()))
+}
+
+/// Copies the tree; the copy gets its name when it is whole.
+fn copy(tree: &Tree, place: &Path, note: &mut dyn FnMut(&str)) -> Result<()> {
+    let partial = tree.place(".image");
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial)
+            .with_context(|| format!("cannot remove {}", partial.display()))?;
+    }
+    {
+        let _lock = tree.lock(note)?;
+        packages::run(
+            Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree.source()).arg(&partial),
+        )?;
+    }
+    std::fs::rename(&partial, place).context("cannot name the copy")
+}
+
+fn make(tree: &Tree, place: &Path, jobs: usize, note: &mut dyn FnMut(&str)) -> Result<()> {
+    let errors = tree.scratch()?;
+    let mut make = tree
+        .make(place)
+        .args([FLAGS, GOAL])
+        .arg(format!("-j{jobs}"))
+        .stdout(Stdio::piped())
+        .stderr(errors.reopen().context("cannot write to the cache")?)
+        .spawn()
+        .context("cannot run make")?;
+    let lines = BufReader::new(make.stdout.take().context("make has no output")?).lines();
+    let mut units = 0_usize;
+    // A line that cannot be read is not counted.
+    for line in lines.map_while(Result::ok) {
+        let mut words = line.split_whitespace();
+        if matches!(words.next(), Some("CC" | "AS")) {
+            units += 1;
+            note(&format!("compiling the image's units, about half an hour: {units} done"));
+        }
+    }
+    let status = make.wait().context("cannot wait for make")?;
+    if status.success() {
+        return Ok(());
+    }
+    let said = std::fs::read_to_string(errors.path()).unwrap_or_default();
+    bail!("the kernel's own source does not compile:\n{}", said.trim_end())
+}
