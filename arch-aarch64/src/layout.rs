@@ -134,7 +134,7 @@ mod tests {
         let reloc =
             CodeReloc { offset: 4, r_type: 283, symbol: "x", key: 1, addend: 0, inside: None };
         let code = Code { name: "f", bytes: &object, relocs: &[reloc], entries: &[] };
-        is_realigned(&code, &RunCode { address: AT, bytes: &run }, &[], &Nothing)
+        is_realigned(&code, &RunCode { address: AT, bytes: &run, section: None }, &[], &Nothing)
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Case<'_> {
     fn at(&self, address: u64, run: &[u32], kernel: &Kernel) -> Result<RunMatch, ArchError> {
         let (own, found) = (bytes(self.object), bytes(run));
         let code = Code { name: "f", bytes: &own, relocs: self.relocs, entries: self.entries };
-        let run = RunCode { address, bytes: &found };
+        let run = RunCode { address, bytes: &found, section: None };
         let got = arch().diff().match_running(&code, &run, kernel)?;
         check::run_match(arch(), &code, &got).unwrap();
         Ok(got)

@@ -343,18 +343,20 @@ impl<'r> Matcher<'r> {
         }
     }
 
-    /// Decides what is undecided by what the rest of the function taught.
+    /// Decides what is undecided by what the rest of the function and its own place taught.
     fn finish(mut self) -> RunMatch {
         for mut case in std::mem::take(&mut self.undecided) {
+            let own = self.run.section.map(|(key, value)| Learned { key, value, offset: 0 });
+            let known: Vec<Learned> = self.learned.iter().copied().chain(own).collect();
             let agrees = |l: &Learned, all: &[Learned]| {
                 all.iter().filter(|k| k.key == l.key).all(|k| k.value == l.value)
             };
             let backed = |l: &Learned, all: &[Learned]| {
                 all.iter().any(|k| (k.key, k.value) == (l.key, l.value))
             };
-            case.fits.retain(|f| f.learned.iter().all(|l| agrees(l, &self.learned)));
+            case.fits.retain(|f| f.learned.iter().all(|l| agrees(l, &known)));
             if case.fits.len() > 1 {
-                case.fits.retain(|f| f.learned.iter().all(|l| backed(l, &self.learned)));
+                case.fits.retain(|f| f.learned.iter().all(|l| backed(l, &known)));
             }
             let only = if case.fits.len() == 1 { case.fits.pop() } else { None };
             let Some(fit) = only else {

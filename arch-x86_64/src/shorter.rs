@@ -101,7 +101,7 @@ mod tests {
             CodeReloc { offset: 3, r_type: 4, symbol: "x", key: 1, addend: -4, inside: None };
         let relocs: &[CodeReloc<'_>] = if relocated { &[reloc] } else { &[] };
         let code = Code { name: "f", bytes: &OBJECT, relocs, entries: &[] };
-        is_relaxed(&code, &RunCode { address: 0, bytes: run }, &[])
+        is_relaxed(&code, &RunCode { address: 0, bytes: run, section: None }, &[])
     }
 
     #[test]

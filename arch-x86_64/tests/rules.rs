@@ -120,6 +120,7 @@ struct Case {
     target: Option<u64>,
     replacements: Vec<(Vec<u8>, Vec<CodeReloc<'static>>)>,
     more: Vec<(&'static str, u64)>,
+    section_symbol: Option<(u32, u64)>,
 }
 
 impl Case {
@@ -191,7 +192,7 @@ impl Case {
     fn outcome(&self, place: &[u8]) -> Result<RunMatch, ArchError> {
         let bytes = self.run_bytes(place);
         self.with(|code| {
-            let run = RunCode { address: AT, bytes: &bytes };
+            let run = RunCode { address: AT, bytes: &bytes, section: self.section_symbol };
             let outcome = arch().diff().match_running(code, &run, &Kernel)?;
             check::run_match(arch(), code, &outcome).expect("a sound answer");
             Ok(outcome)
@@ -423,7 +424,7 @@ fn static_call_trampoline() {
         let bytes = hex("e9 00 00 00 00 0f b9 cc");
         let code = Code { name, bytes: &bytes, relocs: &relocs, entries: &[] };
         let run = hex(run);
-        let run = RunCode { address: AT + PLACE, bytes: &run };
+        let run = RunCode { address: AT + PLACE, bytes: &run, section: None };
         arch().diff().match_running(&code, &run, &Kernel).unwrap()
     };
     let moved = format!("e9 {} 0f b9 cc", to(1, BETA));
@@ -534,6 +535,21 @@ fn alternative_calls_are_told_apart_by_their_symbols() {
 }
 
 #[test]
+fn alternative_calls_into_the_own_section_are_told_apart_by_its_place() {
+    // As memcpy's: both lead to functions of the section, whose symbol has no name.
+    let call = "e8 00 00 00 00";
+    let to_section = |addend| CodeReloc { addend, ..plt(1, "", 7) };
+    let mut case = alternative(call, &[to_section(0x1c)], &[(call, &[to_section(0x2c)])]);
+    let first = format!("e8 {}", to(1, 0x20));
+    case.refused(&first);
+    case.section_symbol = Some((7, KERNEL));
+    case.accepts(&first, "", &[(7, 0)]);
+    case.accepts(&format!("e8 {}", to(1, 0x30)), "alternative", &[(7, 0)]);
+    let why = case.refused(&format!("e8 {}", to(1, 0x40))).why;
+    assert!(why.contains("several forms"), "{why}");
+}
+
+#[test]
 fn alternative_jumps_may_get_shorter() {
     let case = alternative("90 90 90 90 90", &[], &[("e9 00 00 00 00", &[plt(1, "", 8)])]);
     let near = AT - KERNEL + 0x40;
@@ -619,7 +635,7 @@ fn probes_are_busy_rather_than_wrong() {
     let case = Case::new(".smp_locks", "f0 ff 07", &[]);
     let outcome = |bytes: &[u8]| {
         case.with(|code| {
-            let run = RunCode { address: AT, bytes };
+            let run = RunCode { address: AT, bytes, section: None };
             arch().diff().match_running(code, &run, &Kernel).unwrap()
         })
     };
@@ -643,7 +659,7 @@ fn every_bit_outside_places_counts() {
         let mut bytes = good.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         case.with(|code| {
-            let run = RunCode { address: AT, bytes: &bytes };
+            let run = RunCode { address: AT, bytes: &bytes, section: None };
             let got = arch().diff().match_running(code, &run, &Kernel).unwrap();
             assert!(matches!(got, RunMatch::Refused(_)), "bit {bit}: {got:?}");
         });
@@ -654,7 +670,7 @@ fn every_bit_outside_places_counts() {
 fn another_length_is_refused() {
     let case = Case::new(".smp_locks", "f0 ff 07", &[]);
     case.with(|code| {
-        let run = RunCode { address: AT, bytes: &code.bytes[..4] };
+        let run = RunCode { address: AT, bytes: &code.bytes[..4], section: None };
         let got = arch().diff().match_running(code, &run, &Kernel).unwrap();
         assert!(matches!(got, RunMatch::Refused(_)), "{got:?}");
     });

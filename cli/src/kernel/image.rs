@@ -10,16 +10,20 @@ use anyhow::{Context, Result, bail};
 
 use super::{Tree, cache, packages};
 
-/// The archive of all objects that the image is linked from (Makefile; since 6.1).
-const GOAL: &str = "vmlinux.a";
+/// What makes all objects that the image is linked from, and then one object of all of them (Makefile;
+/// since 6.1).
+const GOAL: &str = "vmlinux_o";
+const MADE: &str = "vmlinux.o";
 /// Debug information is as large as all else together, takes a third of the time, and does not change
 /// the code.
 const FLAGS: &str = "KCFLAGS=-g0";
+/// After so many units progress is told.
+const STEP: usize = 20;
 
 /// Where the units are, if they have been compiled.
 pub(crate) fn compiled(tree: &Tree) -> Option<PathBuf> {
     let place = tree.place("image");
-    place.join(GOAL).is_file().then_some(place)
+    place.join(MADE).is_file().then_some(place)
 }
 
 /// Compiles all units, in a copy of the tree; what a killed run has compiled is not compiled again.
@@ -34,7 +38,7 @@ pub(crate) fn compile(tree: &Tree, jobs: usize, note: &mut dyn FnMut(&str)) -> R
         copy(tree, &place, note)?;
     }
     make(tree, &place, jobs, note)?;
-    compiled(tree).with_context(|| format!("make has not made {}", place.join(GOAL).display()))
+    compiled(tree).with_context(|| format!("make has not made {}", place.join(MADE).display()))
 }
 
 /// Copies the tree; the copy gets its name when it is whole.
@@ -67,10 +71,11 @@ fn make(tree: &Tree, place: &Path, jobs: usize, note: &mut dyn FnMut(&str)) -> R
     let mut units = 0_usize;
     // A line that cannot be read is not counted.
     for line in lines.map_while(Result::ok) {
-        let mut words = line.split_whitespace();
-        if matches!(words.next(), Some("CC" | "AS")) {
+        if matches!(line.split_whitespace().next(), Some("CC" | "AS")) {
+            if units.is_multiple_of(STEP) {
+                note(&format!("compiling the image's units, about half an hour: {units} done"));
+            }
             units += 1;
-            note(&format!("compiling the image's units, about half an hour: {units} done"));
         }
     }
     let status = make.wait().context("cannot wait for make")?;

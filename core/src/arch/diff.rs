@@ -62,6 +62,9 @@ pub struct RunCode<'a> {
     pub address: u64,
     /// The bytes found there.
     pub bytes: &'a [u8],
+    /// The symbol of the section that the code is in, if it has one: its key in relocations, and the
+    /// value that it has if the code is at that address.
+    pub section: Option<(u32, u64)>,
 }
 
 /// A symbol value that the running text gave away.

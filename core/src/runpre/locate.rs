@@ -79,7 +79,10 @@ pub(super) fn at(
     if !snapshot.read(address, &mut bytes) {
         return Err(Refusal::Unreadable { function: function.name.clone(), address });
     }
-    let run = RunCode { address, bytes: &bytes };
+    let section = unit
+        .section_symbol(function.section)
+        .map(|(key, _)| (key, address.wrapping_sub(function.offset)));
+    let run = RunCode { address, bytes: &bytes, section };
     let outcome = unit
         .with_code(arch, span, |code| {
             let outcome = arch.diff().match_running(code, &run, snapshot)?;

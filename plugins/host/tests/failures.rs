@@ -267,7 +267,7 @@ impl KernelView for Kernel {
 }
 
 fn match_running(arch: &dyn Arch) -> Result<RunMatch, ArchError> {
-    let run = RunCode { address: 0x1000, bytes: &BYTES };
+    let run = RunCode { address: 0x1000, bytes: &BYTES, section: None };
     arch.diff().match_running(&CODE, &run, &Kernel)
 }
 
@@ -452,7 +452,7 @@ fn a_panic_of_the_hosts_own_goes_on_in_the_host() {
         }
     }
     let a = arch("ask");
-    let run = RunCode { address: 0x1000, bytes: &BYTES };
+    let run = RunCode { address: 0x1000, bytes: &BYTES, section: None };
     let call = || a.diff().match_running(&CODE, &run, &Bad);
     let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_err();
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"in the view"));

@@ -202,7 +202,7 @@ fn round(arch: &dyn Arch, units: &[(&str, Unit, Unit)]) -> String {
     for (_, pre, post) in units {
         for id in pre.functions() {
             answers.push(pre.with_code(arch, id, |code| {
-                let run = RunCode { address: 0x1000, bytes: code.bytes };
+                let run = RunCode { address: 0x1000, bytes: code.bytes, section: None };
                 (
                     arch.diff().match_running(code, &run, &Nothing),
                     arch.diff().compare(code, code),

@@ -248,7 +248,7 @@ fn pairs_are_read_as_the_linker_wrote_them() {
         let at = |n: u64| BASE.wrapping_add(far).wrapping_add(n);
         let symbols = [("data", at(0)), ("other", at(0x7fc)), ("there", at(0x40))];
         let linked = link(dir.path(), &symbols);
-        let run = RunCode { address: BASE, bytes: &linked };
+        let run = RunCode { address: BASE, bytes: &linked, section: None };
         let answer = Riscv64.match_running(&code, &run, &Nothing).unwrap();
         let RunMatch::Matched { learned, partial, .. } = answer else { panic!("{answer:?}") };
         assert_eq!(partial, []);
@@ -266,7 +266,7 @@ fn pairs_are_read_as_the_linker_wrote_them() {
         for bit in 0..linked.len() * 8 {
             let mut flipped = linked.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let run = RunCode { address: BASE, bytes: &flipped };
+            let run = RunCode { address: BASE, bytes: &flipped, section: None };
             if let RunMatch::Matched { learned, .. } =
                 Riscv64.match_running(&code, &run, &Nothing).unwrap()
             {
