@@ -109,9 +109,10 @@ pub(crate) struct PrepareArgs {
     #[arg(long)]
     pub(crate) again: bool,
     /// Compile every unit of the kernel's image too, for `splice verify`: about half an hour on two
-    /// processors, and 4 GiB. Can be interrupted, and then goes on where it was.
-    #[arg(long)]
-    pub(crate) units: bool,
+    /// processors, and 4 GiB. It can be interrupted, and goes on where it was. With DIR, only those of
+    /// a directory of the source, such as fs/ext4; may be repeated.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = ".")]
+    pub(crate) units: Vec<PathBuf>,
     /// Parallel jobs; by default one for each processor.
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
@@ -207,8 +208,8 @@ does not see changed data, code outside of the image's text, what is hidden from
 memory that it reads (it asks the running kernel; a dump taken from outside is the better witness), nor \
 whether the state of a jump label or a static call is the right one.
 
-The objects are those of a build of the kernel's source with its own configuration and compiler, for \
-example by make KCFLAGS=\"-ffunction-sections -fdata-sections\" vmlinux.
+The objects are those of a build of the kernel's source with its own configuration and compiler. Without \
+any, they are those that splice prepare --release RELEASE --units has compiled.
 
 Exit codes: 0 nothing foreign   5 some function is not what it should be";
 
@@ -216,9 +217,12 @@ Exit codes: 0 nothing foreign   5 some function is not what it should be";
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY)]
 pub(crate) struct VerifyArgs {
-    /// Objects, or build trees with objects.
-    #[arg(value_name = "FILE.o|DIR", required = true)]
+    /// Objects, or build trees with objects; by default all of the prepared kernel's image.
+    #[arg(value_name = "FILE.o|DIR")]
     pub(crate) units: Vec<PathBuf>,
+    /// The prepared kernel; by default the running one, or the only one that is prepared.
+    #[arg(long, value_name = "RELEASE", conflicts_with = "units")]
+    pub(crate) release: Option<String>,
     /// The module that the objects are of; by default the kernel image.
     #[arg(long, value_name = "MODULE", default_value = VMLINUX)]
     pub(crate) target: String,

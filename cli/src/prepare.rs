@@ -21,7 +21,7 @@ struct Prepared {
     tree: String,
     /// Whether it had to be made.
     made: bool,
-    /// The image's units, if they are compiled.
+    /// Where the image's units are, if they are compiled.
     units: Option<String>,
 }
 
@@ -51,9 +51,9 @@ pub(crate) fn run(
     let (tree, made) = kernel::prepare(arch, &wish, &mut note)?;
     // Every update for this kernel holds it.
     link::core(&tree, &mut note)?;
-    let units = match args.units {
-        true => Some(kernel::compile_image(&tree, jobs(args.jobs), &mut note)?),
-        false => kernel::compiled_image(&tree),
+    let units = match args.units.as_slice() {
+        [] => kernel::compiled_image(&tree),
+        directories => Some(kernel::compile_image(&tree, directories, jobs(args.jobs), &mut note)?),
     };
     drop(step);
     let facts = &tree.facts;

@@ -15,11 +15,14 @@ use splice_core::unit::Unit;
 use crate::args::VerifyArgs;
 use crate::check;
 use crate::exit::{Exit, Failure};
+use crate::kernel;
 use crate::output::Output;
 use crate::prepare::jobs;
 use crate::progress::Step;
 use crate::units::{is_linked, objects};
 
+/// A text that few of the given units are of has so many places without a unit in its list.
+const LISTED: usize = 100;
 /// Version of the JSON form.
 const VERSION: u32 = 1;
 
@@ -42,8 +45,12 @@ pub(crate) fn run(
     args: &VerifyArgs,
     output: &Output,
 ) -> Result<(), Failure> {
+    let mut given = args.units.clone();
+    if given.is_empty() {
+        given.push(image(arch, args)?);
+    }
     let mut paths = Vec::new();
-    for given in &args.units {
+    for given in &given {
         if given.is_dir() {
             paths.extend(objects(given)?.into_iter().map(|below| (given.join(&below), below)));
         } else {
@@ -94,6 +101,23 @@ pub(crate) fn run(
     }
 }
 
+/// The prepared kernel's units.
+fn image(arch: &'static dyn Arch, args: &VerifyArgs) -> Result<PathBuf, Failure> {
+    if args.target != runpre::VMLINUX {
+        let text = format!("say which objects {} was linked from", args.target);
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    let tree = kernel::find(arch, args.release.as_deref())?;
+    kernel::compiled_image(&tree).ok_or_else(|| {
+        let release = &tree.facts.release;
+        let text = format!(
+            "the units of kernel {release} are not compiled, or not all; run: splice prepare \
+             --release {release} --units, or name objects"
+        );
+        Failure::new(Exit::Failed, text)
+    })
+}
+
 /// What a unit says; nothing for an object that was linked from several, which come by themselves.
 fn survey(
     arch: &dyn Arch,
@@ -116,20 +140,25 @@ fn text(report: &Report<'_>) -> String {
     for one in &v.foreign {
         let _ = writeln!(out, "{}", one.why);
     }
-    for one in &v.unexplained {
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        v.unexplained.iter().partition(|one| one.why.is_some());
+    for one in known.iter().chain(unknown.iter().take(LISTED)) {
+        let why = one.why.as_deref().unwrap_or("no given unit has code for it");
         let _ = writeln!(
             out,
-            "not proven: {} at {:#x}, {} bytes: {}",
-            one.symbol, one.address, one.size, one.why
+            "not proven: {} at {:#x}, {} bytes: {why}",
+            one.symbol, one.address, one.size
         );
     }
-    for gap in &v.gaps {
+    rest(&mut out, unknown.len(), "symbols that no given unit has code for");
+    for gap in v.gaps.iter().take(LISTED) {
         let _ = writeln!(
             out,
             "of nobody: {} bytes at {:#x}, behind {}",
             gap.size, gap.address, gap.symbol
         );
     }
+    rest(&mut out, v.gaps.len(), "stretches of nobody");
     for failed in &report.failed {
         let _ = writeln!(out, "left out: {failed}");
     }
@@ -159,6 +188,13 @@ fn text(report: &Report<'_>) -> String {
         );
     }
     out
+}
+
+/// Says how many more there are than are listed.
+fn rest(out: &mut String, all: usize, what: &str) {
+    if let Some(more) = all.checked_sub(LISTED).filter(|more| *more > 0) {
+        let _ = writeln!(out, "and {more} more {what} (--format json lists all)");
+    }
 }
 
 /// A share in hundredths of a per cent, rounded down: what is not whole must not look so.

@@ -51,8 +51,8 @@ pub struct Unexplained {
     pub address: u64,
     /// Bytes up to the next symbol.
     pub size: u64,
-    /// Why.
-    pub why: String,
+    /// Why, if a given unit has code of that name.
+    pub why: Option<String>,
 }
 
 /// Text that is neither proven code nor padding.
@@ -295,7 +295,7 @@ impl Text<'_> {
                         symbol: name.to_owned(),
                         address: at,
                         size: next - at,
-                        why: self.why(name),
+                        why: self.unproven.get(name).cloned(),
                     });
                 }
                 (None, None) => self.rest(at, next, verified),
@@ -355,13 +355,6 @@ impl Text<'_> {
     fn is_padding(&self, from: u64, to: u64) -> bool {
         let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(0)];
         self.snapshot.read(from, &mut bytes) && self.arch.diff().is_padding(&bytes)
-    }
-
-    fn why(&self, symbol: &str) -> String {
-        match self.unproven.get(symbol) {
-            Some(why) => why.clone(),
-            None => "no given unit has code for it".to_owned(),
-        }
     }
 }
 

@@ -17,5 +17,6 @@ pub mod protocol;
 pub mod session;
 pub mod snapshot;
 pub mod soak;
+pub mod states;
 pub mod suite;
 pub mod vm;

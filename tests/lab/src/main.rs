@@ -7,12 +7,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use splice_cli::kernel::Kernel;
 use splice_lab::build::Programs;
 use splice_lab::initramfs::{Initramfs, ModuleDirectory};
-use splice_lab::packages::{Cache, kernels};
+use splice_lab::packages::{Cache, kernels, series};
 use splice_lab::protocol::Request;
+use splice_lab::session::Lab;
 use splice_lab::vm::{Machine, Options};
-use splice_lab::{checkpatch, corpus, demo, fixes, snapshot, soak, suite};
+use splice_lab::{checkpatch, corpus, demo, fixes, snapshot, soak, states, suite};
 
 #[derive(Parser)]
 #[command(name = "splice-lab", about = "Throw-away virtual machines for splice's end-to-end tests")]
@@ -70,6 +72,15 @@ enum What {
         /// The directory.
         directory: PathBuf,
     },
+    /// Hold a stock kernel's text, in each state that it can be in, against all its units, which
+    /// `splice prepare --units` has compiled.
+    Verify {
+        /// Kernel release.
+        #[arg(long)]
+        release: String,
+        /// Objects or directories of them, instead.
+        units: Vec<PathBuf>,
+    },
     /// Print a fix of the manifest as a patch.
     Patch {
         /// Its id, or `all`.
@@ -112,6 +123,10 @@ fn run(what: What) -> Result<bool> {
             snapshot::take(&mut machine, &directory)?;
             machine.power_off().map(|()| true)
         }
+        What::Verify { release, units } => {
+            let lab = Lab::of(find(Some(&release))?)?;
+            states::run(&lab, &lab.image, &units)
+        }
         What::Patch { id, to } => patch(&id, to.as_deref()),
         What::Boot { release, command } => {
             let mut machine = boot(release.as_deref(), &[])?;
@@ -148,15 +163,22 @@ fn patch(id: &str, to: Option<&Path>) -> Result<bool> {
     Ok(true)
 }
 
+/// The kernel of that release, or the newest of the 6.1 line.
+fn find(release: Option<&str>) -> Result<Kernel> {
+    let found = match release {
+        Some(release) => {
+            let numbers: Vec<&str> = release.split('.').take(2).collect();
+            series(&numbers.join("."))?.into_iter().find(|kernel| kernel.release == release)
+        }
+        None => kernels()?.pop(),
+    };
+    found.context("apt does not offer that kernel")
+}
+
 fn boot(release: Option<&str>, modules: &[String]) -> Result<Machine> {
     let programs = Programs::build()?;
     let cache = Cache::open()?;
-    let all = kernels()?;
-    let kernel = match release {
-        Some(release) => all.iter().find(|kernel| kernel.release == release),
-        None => all.last(),
-    };
-    let kernel = kernel.context("apt does not offer that kernel")?;
+    let kernel = find(release)?;
     let image = cache.image(&kernel.release, &kernel.version)?;
     let mut initramfs = Initramfs::new();
     initramfs.program("init", &programs.init)?;

@@ -137,7 +137,12 @@ impl Cache {
 
 /// Every 6.1 cloud kernel that can be booted and built against, oldest first.
 pub fn kernels() -> Result<Vec<Kernel>> {
-    splice_cli::kernel::kernels("6.1", "cloud-amd64")
+    series("6.1")
+}
+
+/// The same of another series.
+pub fn series(series: &str) -> Result<Vec<Kernel>> {
+    splice_cli::kernel::kernels(series, "cloud-amd64")
 }
 
 /// The older image to patch and the newer source to take fixes from: those that the point release

@@ -110,9 +110,13 @@ impl Lab {
     /// Builds the programs and fetches the kernel of this version; `target` is the source version
     /// that must be offered too.
     pub fn open(base: &str, target: &str) -> Result<Self> {
+        Self::of(pair(base, target)?.0)
+    }
+
+    /// Builds the programs and fetches this kernel.
+    pub fn of(kernel: Kernel) -> Result<Self> {
         let programs = Programs::build()?;
         let cache = Cache::open()?;
-        let (kernel, _) = pair(base, target)?;
         let image = cache.image(&kernel.release, &kernel.version)?;
         let work = tempfile::Builder::new().prefix("splice-lab-").tempdir()?;
         Ok(Self { cache, programs, kernel, image, work })

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 
 use crate::fixes::{self, Fix};
 use crate::session::Lab;
-use crate::{corpus, demo, soak};
+use crate::{corpus, demo, soak, states};
 
 /// Counts the tests.
 pub struct Suite {
@@ -118,6 +118,11 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     targets::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     newcode::run(&mut suite, &fixture);
+    suite.test("verify_sample", || {
+        let units = states::sample(&fixture.lab, &fixture.lab.image)?;
+        anyhow::ensure!(states::run(&fixture.lab, &fixture.lab.image, &units)?, "see above");
+        Ok(())
+    });
     drop(fixture);
     suite.test("corpus", || {
         anyhow::ensure!(corpus::run(Some(10), None)?, "not every fix went through");
