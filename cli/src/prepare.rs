@@ -52,7 +52,7 @@ pub(crate) fn run(
     // Every update for this kernel holds it.
     link::core(&tree, &mut note)?;
     let units = match args.units.as_slice() {
-        [] => kernel::compiled_image(&tree),
+        [] => kernel::compiled_image(&tree).map(|units| units.root),
         directories => Some(kernel::compile_image(&tree, directories, jobs(args.jobs), &mut note)?),
     };
     drop(step);

@@ -45,12 +45,12 @@ pub(crate) fn run(
     args: &VerifyArgs,
     output: &Output,
 ) -> Result<(), Failure> {
-    let mut given = args.units.clone();
-    if given.is_empty() {
-        given.push(image(arch, args)?);
-    }
     let mut paths = Vec::new();
-    for given in &given {
+    if args.units.is_empty() {
+        let units = image(arch, args)?;
+        paths.extend(units.objects.into_iter().map(|below| (units.root.join(&below), below)));
+    }
+    for given in &args.units {
         if given.is_dir() {
             paths.extend(objects(given)?.into_iter().map(|below| (given.join(&below), below)));
         } else {
@@ -102,7 +102,7 @@ pub(crate) fn run(
 }
 
 /// The prepared kernel's units.
-fn image(arch: &'static dyn Arch, args: &VerifyArgs) -> Result<PathBuf, Failure> {
+fn image(arch: &'static dyn Arch, args: &VerifyArgs) -> Result<kernel::Units, Failure> {
     if args.target != runpre::VMLINUX {
         let text = format!("say which objects {} was linked from", args.target);
         return Err(Failure::new(Exit::Usage, text));

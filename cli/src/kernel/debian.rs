@@ -106,14 +106,33 @@ pub(super) fn headers(release: &str, root: &Path, note: &mut dyn FnMut(&str)) ->
     let place = root.join("headers");
     unpack_headers(&store, &place, &headers, &version, note)?;
     let directory = PathBuf::from("headers/usr/src").join(&headers);
+    let generated = root.join(&directory).join("include/generated");
     let parts = Parts {
         release: Some(release.to_owned()),
         config: root.join(&directory).join(".config"),
+        // Not every kernel has these headers.
+        told: told(&std::fs::read_to_string(generated.join("package.h")).unwrap_or_default()),
         symvers: None,
         headers: directory,
         origin: format!("{source} and {headers}, version {version}"),
     };
     Ok(Headers { parts, source, version })
+}
+
+/// What the distribution tells its kernels about their package (Debian's changes to Makefile), from
+/// the header that was made of it.
+fn told(package: &str) -> Vec<String> {
+    let words = package
+        .lines()
+        .find_map(|line| line.strip_prefix("#define LINUX_PACKAGE_ID \" ")?.strip_suffix('"'))
+        .and_then(|id| id.split_once(' '));
+    words.map_or_else(Vec::new, |(distributor, version)| {
+        vec![
+            "DISTRIBUTION_OFFICIAL_BUILD=1".to_owned(),
+            format!("DISTRIBUTOR={distributor}"),
+            format!("DISTRIBUTION_VERSION={version}"),
+        ]
+    })
 }
 
 fn listed(versions: &[String]) -> String {
@@ -176,6 +195,20 @@ pub(super) fn source(headers: &Headers, root: &Path, note: &mut dyn FnMut(&str))
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_package_is_told_to_the_build() {
+        let words = told("#define LINUX_PACKAGE_ID \" Debian 6.1.170-3\"\n");
+        assert_eq!(
+            words,
+            [
+                "DISTRIBUTION_OFFICIAL_BUILD=1",
+                "DISTRIBUTOR=Debian",
+                "DISTRIBUTION_VERSION=6.1.170-3"
+            ]
+        );
+        assert!(told("#define LINUX_PACKAGE_ID \"\"\n").is_empty());
+    }
 
     #[test]
     fn the_source_package_follows_from_the_release() {

@@ -2,6 +2,7 @@
 //! All units of a kernel image, compiled as its distribution did: what `splice verify` holds a running
 //! text against.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,7 +14,10 @@ use super::{Tree, cache, packages};
 /// What makes all objects that the image is linked from, and then one object of all of them (Makefile;
 /// since 6.1).
 const GOAL: &str = "vmlinux_o";
-const MADE: &str = "vmlinux.o";
+/// What kbuild keeps of the command that linked them, with the archives that they are in.
+const LINKED: &str = ".vmlinux.o.cmd";
+/// The paths of all objects of the image, a line each; there once all are compiled.
+const LIST: &str = "image.list";
 /// Debug information is as large as all else together, takes a third of the time, and does not change
 /// the code.
 const FLAGS: &str = "KCFLAGS=-g0";
@@ -22,10 +26,19 @@ const NO_KEYS: [&str; 2] = ["CONFIG_MODULE_SIG_KEY=", "CONFIG_SYSTEM_TRUSTED_KEY
 /// After so many units progress is told.
 const STEP: usize = 20;
 
-/// Where the units are, if all of them have been compiled.
-pub(crate) fn compiled(tree: &Tree) -> Option<PathBuf> {
-    let place = tree.place("image");
-    place.join(MADE).is_file().then_some(place)
+/// All units of an image.
+#[derive(Debug)]
+pub(crate) struct Units {
+    /// The directory that they are below.
+    pub(crate) root: PathBuf,
+    /// Their paths below it.
+    pub(crate) objects: Vec<PathBuf>,
+}
+
+/// The units, if all of them have been compiled.
+pub(crate) fn compiled(tree: &Tree) -> Option<Units> {
+    let list = std::fs::read_to_string(tree.place(LIST)).ok()?;
+    Some(Units { root: tree.place("image"), objects: list.lines().map(PathBuf::from).collect() })
 }
 
 /// Compiles the units of these directories of the source (`.` for all of the image), in a copy of the tree; what a killed
@@ -49,8 +62,8 @@ pub(crate) fn compile(
         goals.push(GOAL.to_owned());
     }
     let _lock = cache::lock(&tree.place("image.lock"), note)?;
-    if let Some(place) = compiled(tree) {
-        return Ok(place);
+    if let Some(units) = compiled(tree) {
+        return Ok(units.root);
     }
     let place = tree.place("image");
     if !place.is_dir() {
@@ -58,10 +71,43 @@ pub(crate) fn compile(
         copy(tree, &place, note)?;
     }
     make(tree, &place, &goals, jobs, note)?;
-    if all && compiled(tree).is_none() {
-        bail!("make has not made {}", place.join(MADE).display());
+    if all {
+        cache::write_whole(&tree.place(LIST), members(tree, &place)?.as_bytes())?;
     }
     Ok(place)
+}
+
+/// The objects of which the image's object was linked, a line each.
+fn members(tree: &Tree, place: &Path) -> Result<String> {
+    let command = std::fs::read_to_string(place.join(LINKED))
+        .with_context(|| format!("make has not made {}", place.join(LINKED).display()))?;
+    let archives: BTreeSet<&str> =
+        command.split_whitespace().filter(|word| word.ends_with(".a")).collect();
+    let mut all = String::new();
+    for archive in archives {
+        let output = tree
+            .tool("ar")
+            .args(["t", archive])
+            .current_dir(place)
+            .output()
+            .context("cannot run ar (Debian package binutils)")?;
+        if !output.status.success() {
+            bail!("ar cannot read {archive}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        for member in String::from_utf8_lossy(&output.stdout).lines() {
+            // An archive that is no thin one names its members without their directory.
+            let path = if place.join(member).is_file() {
+                PathBuf::from(member)
+            } else {
+                Path::new(archive).with_file_name(member)
+            };
+            if !place.join(&path).is_file() {
+                bail!("{archive} has a member {member}, which is not there");
+            }
+            all.push_str(&format!("{}\n", path.display()));
+        }
+    }
+    Ok(all)
 }
 
 /// Copies the tree; the copy gets its name when it is whole.

@@ -19,7 +19,7 @@ use crate::exit::{Exit, Failure};
 
 const FACTS: &str = "tree.json";
 /// Version of the layout of a prepared kernel; another one is made anew.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// Variables that would change what make does, or which compiler runs how.
 const UNWANTED: &[&str] = &[
     "MAKEFLAGS",
@@ -67,6 +67,8 @@ pub(crate) struct Facts {
     /// The compiler's name, and what stands before it and the binutils' names.
     cc: String,
     cross: String,
+    /// What the kernel's own build was told of itself, which some units print: words for make.
+    told: Vec<String>,
 }
 
 /// A prepared kernel.
@@ -116,6 +118,8 @@ pub(super) struct Parts {
     /// Relative to the tree's directory.
     pub(super) headers: PathBuf,
     pub(super) origin: String,
+    /// What the build was told of itself besides the release: words for make.
+    pub(super) told: Vec<String>,
 }
 
 impl Tree {
@@ -171,6 +175,10 @@ impl Tree {
         if pahole.is_file() {
             make.arg(format!("PAHOLE={}", pahole.display()));
         }
+        if !self.facts.release.is_empty() {
+            make.arg(format!("KERNELRELEASE={}", self.facts.release));
+        }
+        make.args(&self.facts.told);
         make
     }
 
@@ -404,6 +412,7 @@ fn make_ready(
                 symvers: symvers.map(Path::to_owned),
                 headers: PathBuf::from("source"),
                 origin: given.display().to_string(),
+                told: Vec::new(),
             };
             let ready = Ready::new(arch, wish, root, &parts)?;
             note("copying the source");
@@ -444,6 +453,7 @@ impl Ready {
                 headers: parts.headers.clone(),
                 cc,
                 cross,
+                told: parts.told.clone(),
             },
             kernel_arch: arch.kernel_arch(),
             source_arch: arch.source_arch(),

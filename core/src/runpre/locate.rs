@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Where in the running kernel a function of a unit may be, and how it compares at each place.
 
+use super::refer::{Outcome, References};
 use super::{Refusal, Snapshot};
 use crate::arch::{
     Arch, KernelView, Learned, Mismatch, Partial, RuleCount, RunCode, RunMatch, check,
@@ -20,6 +21,8 @@ pub(super) struct Place {
     pub(super) rules: Vec<RuleCount>,
     /// Offset ranges that the kernel may rewrite.
     pub(super) live: Vec<(u64, u64)>,
+    /// Number of references to memory that the snapshot does not hold.
+    pub(super) unread: usize,
 }
 
 /// What was found for one function.
@@ -60,18 +63,16 @@ pub(super) fn candidates(
     addresses.sort_unstable();
     addresses.dedup();
     for address in addresses {
-        at(arch, unit, &mut found, address, snapshot)?;
+        at((arch, unit, target, snapshot), &mut found, address)?;
     }
     Ok(found)
 }
 
 /// Compares the function with what stands at an address, and adds the outcome to what was found.
 pub(super) fn at(
-    arch: &dyn Arch,
-    unit: &Unit,
+    (arch, unit, target, snapshot): (&dyn Arch, &Unit, &str, &Snapshot),
     found: &mut Candidates,
     address: u64,
-    snapshot: &Snapshot,
 ) -> Result<(), Refusal> {
     let span = found.span;
     let Some(function) = unit.spans.get(span) else { return Ok(()) };
@@ -83,17 +84,22 @@ pub(super) fn at(
         .section_symbol(function.section)
         .map(|(key, _)| (key, address.wrapping_sub(function.offset)));
     let run = RunCode { address, bytes: &bytes, section };
-    let outcome = unit
+    let references = References { arch, unit, target, snapshot };
+    let (outcome, unread) = unit
         .with_code(arch, span, |code| {
             let outcome = arch.diff().match_running(code, &run, snapshot)?;
             check::run_match(arch, code, &outcome)?;
-            Ok(outcome)
+            let RunMatch::Matched { learned, .. } = &outcome else { return Ok((outcome, 0)) };
+            match references.follow(span, code, &run, learned)? {
+                Outcome::Right { unread } => Ok((outcome, unread)),
+                Outcome::Wrong(mismatch) => Ok((RunMatch::Refused(mismatch), 0)),
+            }
         })
         .map_err(Refusal::Unit)?
         .map_err(|source| Refusal::Backend { unit: unit.name.clone(), source })?;
     match outcome {
         RunMatch::Matched { learned, partial, rules, live } => {
-            found.places.push(Place { address, learned, partial, rules, live });
+            found.places.push(Place { address, learned, partial, rules, live, unread });
         }
         RunMatch::Refused(mismatch) => {
             let nearer = found.nearest.as_ref().is_none_or(|(_, m)| m.offset < mismatch.offset);

@@ -12,6 +12,7 @@ mod live;
 mod locate;
 mod memory;
 mod object;
+mod refer;
 mod refusal;
 mod report;
 mod snapshot;
@@ -79,7 +80,7 @@ pub fn check(
         for (index, (unit, found)) in units.iter().zip(found).enumerate() {
             let needed = needed_symbols(target, index);
             let refuse = &mut |_, refusal| Err(refusal);
-            let here = (arch, unit, snapshot);
+            let here = (arch, unit, target.name.as_str(), snapshot);
             of_target.push(unit::match_unit(here, found?, &needed, &mut globals, refuse)?);
         }
         let objects = object::prove(arch, target, units, &mut of_target, &mut globals, snapshot)?;

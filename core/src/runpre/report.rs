@@ -50,6 +50,9 @@ pub struct TargetReport {
     pub bytes: u64,
     /// Number of relocations whose symbol value was read from running text.
     pub learned: usize,
+    /// Number of references whose strings or constants the snapshot does not hold, so that they were
+    /// not compared.
+    pub unread: usize,
     /// Rules that explained bytes which differ from the object's.
     pub rules: Vec<RuleTotal>,
     /// Addresses of needed symbols, by their name in the update module.
@@ -162,12 +165,14 @@ pub(super) fn target(
         unproven: Vec::new(),
         bytes: 0,
         learned: 0,
+        unread: 0,
         rules: Vec::new(),
         symbols,
     };
     for unit in units {
         report.bytes += unit.functions.iter().map(|f| f.size).sum::<u64>();
         report.learned += unit.learned;
+        report.unread += unit.unread;
         for rule in unit.rules {
             rule.add_to(&mut report.rules);
         }

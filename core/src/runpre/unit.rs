@@ -29,6 +29,8 @@ pub(super) struct UnitMatch {
     pub(super) rules: Vec<RuleTotal>,
     /// Number of relocations whose value was read.
     pub(super) learned: usize,
+    /// Number of references to memory that the snapshot does not hold.
+    pub(super) unread: usize,
     /// Section addresses.
     pub(super) sections: Sections,
     /// Parts of symbol values: held against everything that is known in the end.
@@ -62,7 +64,7 @@ pub(super) fn find(
 /// Matches a unit by what [`find`] found. `needed` are the symbols of functions that the update
 /// replaces: all of them must be proven.
 pub(super) fn match_unit(
-    (arch, unit, snapshot): (&dyn Arch, &Unit, &Snapshot),
+    (arch, unit, target, snapshot): (&dyn Arch, &Unit, &str, &Snapshot),
     found: Vec<Candidates>,
     needed: &[u32],
     globals: &mut Globals,
@@ -73,6 +75,7 @@ pub(super) fn match_unit(
         unproven: Vec::new(),
         rules: Vec::new(),
         learned: 0,
+        unread: 0,
         sections: Sections::new(unit.sections.len()),
         hints: Vec::new(),
         places: unit
@@ -85,7 +88,8 @@ pub(super) fn match_unit(
             .collect(),
     };
     let losers = Vec::new();
-    let mut matching = Matching { arch, unit, snapshot, needed, globals, refuse, losers, matched };
+    let mut matching =
+        Matching { arch, unit, target, snapshot, needed, globals, refuse, losers, matched };
     let mut open = Vec::new();
     for candidate in found {
         if candidate.places.is_empty() {
@@ -115,6 +119,7 @@ fn section_kept(unit: &Unit, span: SpanId) -> bool {
 struct Matching<'a, 'r> {
     arch: &'a dyn Arch,
     unit: &'a Unit,
+    target: &'a str,
     snapshot: &'a Snapshot,
     needed: &'a [u32],
     globals: &'a mut Globals,
@@ -237,7 +242,8 @@ impl Matching<'_, '_> {
             let address = section.value.wrapping_add(span.offset);
             let mut found = Candidates { span: id, places: Vec::new(), nearest: None };
             if self.snapshot.is_text(address) {
-                locate::at(self.arch, self.unit, &mut found, address, self.snapshot)?;
+                let here = (self.arch, self.unit, self.target, self.snapshot);
+                locate::at(here, &mut found, address)?;
             }
             let places: Vec<u64> = found.places.iter().map(|p| p.address).collect();
             let this = self.matched.unproven.iter_mut().find(|u| u.function == span.name);
@@ -269,6 +275,7 @@ impl Matching<'_, '_> {
         let matched = &mut self.matched;
         matched.hints.extend(hints(self.unit, id, &place).into_iter().map(|hint| (id, hint)));
         matched.learned += place.learned.len();
+        matched.unread += place.unread;
         for rule in &place.rules {
             RuleTotal::new(rule).add_to(&mut matched.rules);
         }

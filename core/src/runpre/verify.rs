@@ -23,8 +23,21 @@ pub struct Survey {
     foreign: Vec<Foreign>,
     rules: Vec<RuleTotal>,
     learned: usize,
+    unread: usize,
     /// Global symbols that the kernel's list does not place by itself.
     unlisted: Vec<(String, Taught)>,
+}
+
+impl Survey {
+    /// Functions that are proven as far as the unit itself and the kernel's list can tell.
+    pub fn functions(&self) -> &[FunctionReport] {
+        &self.functions
+    }
+
+    /// Functions whose text is not the unit's code.
+    pub fn foreign(&self) -> &[Foreign] {
+        &self.foreign
+    }
 }
 
 /// A function whose text is not the unit's code.
@@ -83,6 +96,9 @@ pub struct Verified {
     pub padding_bytes: u64,
     /// Number of relocations whose symbol value was read.
     pub learned: usize,
+    /// Number of references whose strings or constants the snapshot does not hold, so that they were
+    /// not compared.
+    pub unread: usize,
     /// Rules that explained bytes which differ from the objects'.
     pub rules: Vec<RuleTotal>,
     /// Functions whose text is not the unit's code: changed, or built from something else.
@@ -114,7 +130,8 @@ pub fn survey(
         }
     };
     let found = unit::find(arch, unit, target, snapshot)?;
-    let matched = unit::match_unit((arch, unit, snapshot), found, &[], &mut globals, refuse)?;
+    let matched =
+        unit::match_unit((arch, unit, target, snapshot), found, &[], &mut globals, refuse)?;
     let wrong = |span| refused.iter().any(|(other, _)| *other == span);
     let functions = matched.functions.into_iter().filter(|f| !wrong(f.span)).collect();
     let foreign = refused.iter().map(|(span, refusal)| foreign(unit, *span, refusal)).collect();
@@ -128,6 +145,7 @@ pub fn survey(
         foreign,
         rules: matched.rules,
         learned: matched.learned,
+        unread: matched.unread,
         unlisted,
     })
 }
@@ -163,6 +181,7 @@ pub fn verify(
         proven_bytes: 0,
         padding_bytes: 0,
         learned: 0,
+        unread: 0,
         rules: Vec::new(),
         foreign: Vec::new(),
         unexplained: Vec::new(),
@@ -190,6 +209,7 @@ pub fn verify(
             unproven.entry(one.function).or_insert(one.why);
         }
         verified.learned += survey.learned;
+        verified.unread += survey.unread;
         for rule in survey.rules {
             rule.add_to(&mut verified.rules);
         }

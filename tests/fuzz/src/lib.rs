@@ -9,6 +9,8 @@
 mod edit;
 pub mod mutate;
 
+use std::path::{Path, PathBuf};
+
 use splice_arch_aarch64 as _;
 use splice_arch_x86_64 as _;
 use splice_core::arch::{Arch, by_machine, by_name};
@@ -71,7 +73,7 @@ pub fn differ(bytes: &[u8]) {
 }
 
 /// The backend for an object's machine; any one where nobody knows it.
-fn arch_for(object: &[u8]) -> Option<&'static dyn Arch> {
+pub fn arch_for(object: &[u8]) -> Option<&'static dyn Arch> {
     // e_machine, two bytes at offset 18.
     let machine = object.get(18..20).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes);
     machine.and_then(by_machine).or_else(|| by_name("x86_64"))
@@ -125,4 +127,18 @@ mod tests {
             assert!(report.contains("its layout changed"), "{report}");
         }
     }
+}
+
+/// The objects below a directory.
+pub fn objects(directory: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            objects(&path, found)?;
+        } else if path.extension().is_some_and(|e| e == "o") {
+            found.push(path);
+        }
+    }
+    Ok(())
 }

@@ -65,7 +65,8 @@ impl Numbers {
         self.0
     }
 
-    fn below(&mut self, end: usize) -> Option<usize> {
+    /// One from 0 up to `end`, which is not reached; none if that is 0.
+    pub fn below(&mut self, end: usize) -> Option<usize> {
         usize::try_from(self.next() >> 11).ok()?.checked_rem(end)
     }
 }

@@ -18,7 +18,10 @@ pub fn take(machine: &mut Machine, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory)?;
     let modules = machine.read("/proc/modules")?;
     let kallsyms = machine.read("/proc/kallsyms")?;
-    let mut ranges = vec![image(&kallsyms)?];
+    let mut ranges = vec![
+        range(&kallsyms, "_stext", "_etext")?,
+        range(&kallsyms, "__start_rodata", "__end_rodata")?,
+    ];
     for line in modules.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (Some(size), Some(address)) = (words.get(1), words.get(5)) else { continue };
@@ -37,15 +40,15 @@ pub fn take(machine: &mut Machine, directory: &Path) -> Result<()> {
     write_core(&directory.join("core"), &bodies)
 }
 
-/// The image's memory from its text's beginning to the end of its read-only data.
-fn image(kallsyms: &str) -> Result<(u64, u64)> {
+/// The pages of the image's memory from one symbol to another.
+fn range(kallsyms: &str, from: &str, to: &str) -> Result<(u64, u64)> {
     let address = |symbol: &str| {
         let line = kallsyms.lines().find(|line| line.split(' ').nth(2) == Some(symbol));
         let hex = line.and_then(|line| line.split(' ').next());
         hex.and_then(|hex| u64::from_str_radix(hex, 16).ok())
             .with_context(|| format!("the kernel has no symbol {symbol}"))
     };
-    let (start, end) = (address("_stext")? & !0xfff, address("_etext")?.next_multiple_of(4096));
+    let (start, end) = (address(from)? & !0xfff, address(to)?.next_multiple_of(4096));
     if start == 0 || end <= start {
         bail!("the kernel hides its addresses");
     }

@@ -3,26 +3,14 @@
 //! times in all over 100 of them, and says how often the differ noticed.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use splice_fuzz::mutate::{Numbers, Seen, Subject};
+use splice_fuzz::objects;
 
 /// Objects that are taken.
 const OBJECTS: usize = 100;
-
-fn objects(directory: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            objects(&path, found)?;
-        } else if path.extension().is_some_and(|e| e == "o") {
-            found.push(path);
-        }
-    }
-    Ok(())
-}
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
