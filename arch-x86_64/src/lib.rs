@@ -3,12 +3,14 @@
 //!
 //! [`reloc`] and [`special`] are tables; [`diff`] compares objects with objects, [`running`]
 //! objects with running text (which forms the kernel may give a place is in [`forms`] and the
-//! rules below it); [`trampoline`] and [`stack`] serve the switch.
+//! rules below it); [`trampoline`] and [`stack`] serve the switch, [`boot`] finds the kernel in a
+//! boot image.
 //!
 //! Bias: what is not understood is refused, never called equal.
 
 mod alternatives;
 mod arguments;
+mod boot;
 mod decode;
 mod diff;
 mod forms;
@@ -51,6 +53,9 @@ impl Arch for X86_64 {
     }
     fn replaces_by_nothing(&self, section: &str, entry: &[u8]) -> bool {
         section == special::ALTERNATIVES && alternatives::is_empty(entry)
+    }
+    fn boot_payload<'i>(&self, image: &'i [u8]) -> Option<&'i [u8]> {
+        boot::payload(image)
     }
     fn diff(&self) -> &dyn FunctionDiff {
         self

@@ -236,12 +236,17 @@ pub(crate) struct VerifyArgs {
 /// A kernel to look at: the running one, or one that was kept.
 #[derive(Debug, Args)]
 pub(crate) struct KernelArgs {
+    /// Not the running kernel but an image file that need not be booted: vmlinuz (bzImage) or vmlinux,
+    /// packed in any way that a kernel's build offers except LZO. Symbols and release are those in the
+    /// image.
+    #[arg(long, value_name = "IMAGE", group = "kept")]
+    pub(crate) kernel: Option<PathBuf>,
     /// Not the running kernel but a dump of its memory: an ELF core, or raw bytes with the address
     /// of the first one, as FILE@0xADDRESS.
-    #[arg(long, value_name = "FILE", requires = "symbols")]
+    #[arg(long, value_name = "FILE", requires = "symbols", group = "kept")]
     pub(crate) snapshot: Option<String>,
-    /// The dumped kernel's /proc/kallsyms.
-    #[arg(long, value_name = "FILE", requires = "snapshot")]
+    /// The dumped kernel's /proc/kallsyms, or the System.map of an image that carries no symbols.
+    #[arg(long, value_name = "FILE", requires = "kept")]
     pub(crate) symbols: Option<PathBuf>,
 }
 
@@ -339,6 +344,20 @@ mod tests {
     #[test]
     fn the_definitions_hold_together() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_kernel_is_named_in_one_way() {
+        let parse = |args: &str| {
+            let line = format!("splice check fix.splice {args}");
+            Cli::try_parse_from(line.split_whitespace()).is_ok()
+        };
+        for good in ["", "--kernel I", "--kernel I --symbols S", "--snapshot C --symbols S"] {
+            assert!(parse(good), "{good}");
+        }
+        for bad in ["--symbols S", "--snapshot C", "--snapshot C --symbols S --kernel I"] {
+            assert!(!parse(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     let (update, _) = inspect::read(&args.file)?;
-    let snapshot = snapshot(&args.kernel)?;
+    let snapshot = snapshot(arch, &args.kernel)?;
     let Checked { report, .. } = check(arch, &update, &snapshot)?;
     let manifest = &update.manifest;
     let result = Fits {
@@ -69,11 +69,24 @@ pub(crate) fn run(
 }
 
 /// The kernel that the arguments name.
-pub(crate) fn snapshot(args: &KernelArgs) -> Result<Snapshot, Failure> {
-    match (&args.snapshot, &args.symbols) {
-        (Some(memory), Some(symbols)) => kept(memory, symbols),
+pub(crate) fn snapshot(arch: &dyn Arch, args: &KernelArgs) -> Result<Snapshot, Failure> {
+    let symbols = args.symbols.as_deref().map(symbols).transpose()?;
+    match (&args.kernel, &args.snapshot, symbols) {
+        (Some(image), _, symbols) => runpre::open_image(arch, image, symbols).map_err(|error| {
+            Failure::new(Exit::Failed, format!("{} is of no use: {error}", image.display()))
+        }),
+        (None, Some(memory), Some(symbols)) => dumped(memory, symbols),
         _ => live(),
     }
+}
+
+/// A symbol list in a file.
+fn symbols(path: &Path) -> Result<Kallsyms, Failure> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let list =
+        Kallsyms::parse(text).with_context(|| format!("{} is no symbol list", path.display()))?;
+    Ok(list)
 }
 
 /// The running kernel.
@@ -88,11 +101,7 @@ pub(crate) fn live() -> Result<Snapshot, Failure> {
 }
 
 /// A kernel's memory in a file.
-fn kept(memory: &str, symbols: &Path) -> Result<Snapshot, Failure> {
-    let text = std::fs::read_to_string(symbols)
-        .with_context(|| format!("cannot read {}", symbols.display()))?;
-    let symbols = Kallsyms::parse(text)
-        .with_context(|| format!("{} is no symbol list", symbols.display()))?;
+fn dumped(memory: &str, symbols: Kallsyms) -> Result<Snapshot, Failure> {
     let address = memory.rsplit_once("@0x").and_then(|(file, address)| {
         u64::from_str_radix(address, 16).ok().map(|address| (file, address))
     });

@@ -57,7 +57,7 @@ pub(crate) fn run(
             paths.push((given.clone(), given.clone()));
         }
     }
-    let snapshot = check::snapshot(&args.kernel)?;
+    let snapshot = check::snapshot(arch, &args.kernel)?;
     if args.target != runpre::VMLINUX && !snapshot.symbols.has_module(&args.target) {
         let text = format!("module {} is not loaded; load it, or leave --target out", args.target);
         return Err(Failure::new(Exit::Mismatch, text));

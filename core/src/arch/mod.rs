@@ -126,6 +126,13 @@ pub trait Arch: Send + Sync {
         let _ = (section, entry);
         false
     }
+    /// The kernel in a boot image of this architecture, as it is compressed there, followed by its
+    /// uncompressed size in 32 bits (part of the trailer with gzip). The default suits where no boot
+    /// image has a header that tells.
+    fn boot_payload<'i>(&self, image: &'i [u8]) -> Option<&'i [u8]> {
+        let _ = image;
+        None
+    }
     /// Comparing functions.
     fn diff(&self) -> &dyn FunctionDiff;
     /// Relocations.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use object::LittleEndian as LE;
-use object::elf::{ET_CORE, FileHeader64, PT_LOAD};
+use object::elf::{ET_CORE, FileHeader64, FileType, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 /// Why a memory source cannot be used.
@@ -39,11 +39,14 @@ pub trait Memory: Send + Sync {
     fn read(&self, address: u64, buf: &mut [u8]) -> bool;
 }
 
+/// A part of memory that an ELF file holds.
 #[derive(Debug, Clone, Copy)]
-struct Segment {
-    address: u64,
-    size: u64,
-    offset: u64,
+pub(super) struct Segment {
+    pub(super) address: u64,
+    /// Bytes that are in the file.
+    pub(super) size: u64,
+    pub(super) offset: u64,
+    pub(super) executable: bool,
 }
 
 /// An ELF core file; reads go to the file as they are asked for, so it may be live.
@@ -78,27 +81,44 @@ impl CoreFile {
     }
 }
 
+/// What the beginning of a 64-bit little-endian ELF file says of memory.
+pub(super) struct Loads {
+    pub(super) kind: FileType,
+    pub(super) machine: u16,
+    /// At least one.
+    pub(super) segments: Vec<Segment>,
+}
+
+impl Loads {
+    pub(super) fn read(head: &[u8]) -> Result<Loads, String> {
+        let header = FileHeader64::<LE>::parse(head).map_err(|e| e.to_string())?;
+        let endian = header.endian().map_err(|e| e.to_string())?;
+        let segments: Vec<Segment> = header
+            .program_headers(endian, head)
+            .map_err(|e| e.to_string())?
+            .iter()
+            .filter(|p| p.p_type(endian) == PT_LOAD)
+            .map(|p| Segment {
+                address: p.p_vaddr(endian),
+                size: p.p_filesz(endian),
+                offset: p.p_offset(endian),
+                executable: p.p_flags(endian).contains(PF_X),
+            })
+            .collect();
+        if segments.is_empty() {
+            return Err("it has no memory segments".into());
+        }
+        let machine = header.e_machine(endian).0;
+        Ok(Loads { kind: header.e_type(endian), machine, segments })
+    }
+}
+
 fn segments(head: &[u8]) -> Result<Vec<Segment>, String> {
-    let header = FileHeader64::<LE>::parse(head).map_err(|e| e.to_string())?;
-    let endian = header.endian().map_err(|e| e.to_string())?;
-    if header.e_type(endian) != ET_CORE {
+    let loads = Loads::read(head)?;
+    if loads.kind != ET_CORE {
         return Err("its type is not ET_CORE".into());
     }
-    let loads: Vec<Segment> = header
-        .program_headers(endian, head)
-        .map_err(|e| e.to_string())?
-        .iter()
-        .filter(|p| p.p_type(endian) == PT_LOAD)
-        .map(|p| Segment {
-            address: p.p_vaddr(endian),
-            size: p.p_filesz(endian),
-            offset: p.p_offset(endian),
-        })
-        .collect();
-    if loads.is_empty() {
-        return Err("it has no memory segments".into());
-    }
-    Ok(loads)
+    Ok(loads.segments)
 }
 
 impl Memory for CoreFile {

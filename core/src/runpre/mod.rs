@@ -6,6 +6,7 @@
 //! functions give different values — each is a refusal that names it. Nothing is decided by the
 //! order of symbols.
 
+mod image;
 mod kallsyms;
 mod learn;
 mod live;
@@ -27,6 +28,7 @@ use crate::arch::Arch;
 use crate::unit::Unit;
 use crate::update::Manifest;
 
+pub use image::{ImageError, open as open_image};
 pub use kallsyms::{Kallsyms, KallsymsError, KernelSymbol};
 pub use live::LiveError;
 pub use memory::{CoreFile, Memory, MemoryError, RawDump};
