@@ -106,19 +106,19 @@ pub(crate) fn places<'a>(
     Ok(places)
 }
 
-/// All forms of a range with these places in it.
+/// All forms of a range with these places in it, of which each has the forms that `of` gives.
 fn product<'a>(
     code: &Code<'a>,
     entry: &Entry<'_>,
-    start: u64,
-    len: u64,
+    (start, len): (u64, u64),
     inside: &[Place<'a>],
+    of: fn(&Place<'a>) -> Vec<Form<'a>>,
 ) -> Result<Vec<Form<'a>>, ArchError> {
     let mut forms = vec![Form::of_object(code, start, len, entry.section)?];
     for place in inside {
         let mut next = Vec::new();
         for form in &forms {
-            for inner in &place.forms {
+            for inner in &of(place) {
                 let mut form = form.clone();
                 let at = place.start.checked_sub(start).map(|at| at as usize);
                 if !at.is_some_and(|at| form.overlay(at, inner)) {
@@ -160,10 +160,14 @@ fn group_place<'a>(
     inside: &[Place<'a>],
 ) -> Result<Place<'a>, ArchError> {
     let Some(first) = group.first() else {
-        return Ok(Place { what: "alternative", start, forms: Vec::new(), live: false });
+        let (forms, linked) = (Vec::new(), Vec::new());
+        return Ok(Place { what: "alternative", start, forms, linked, live: false });
     };
     let live = inside.iter().any(|p| p.live);
-    let mut forms = product(code, first.entry, start, end - start, inside)?;
+    let range = (start, end - start);
+    // Nothing is replaced before the start.
+    let linked = product(code, first.entry, range, inside, |p| p.linked.clone())?;
+    let mut forms = product(code, first.entry, range, inside, |p| p.forms.clone())?;
     for alternative in group {
         let mut next = Vec::new();
         let replacements = replacements(code, alternative)?;
@@ -187,7 +191,7 @@ fn group_place<'a>(
         }
         forms = next;
     }
-    Ok(Place { what: "alternative", start, forms, live })
+    Ok(Place { what: "alternative", start, forms, linked, live })
 }
 
 /// The forms of an alternative's replacement, as long as the place.
@@ -225,7 +229,7 @@ fn replacements<'a>(
     }
     let inside = crate::running::simple_places(&own)?;
     let mut forms = Vec::new();
-    for form in product(&own, entry, 0, alternative.replaced, &inside)? {
+    for form in product(&own, entry, (0, alternative.replaced), &inside, |p| p.forms.clone())? {
         let rest = len - form.bytes.len();
         // A 5-byte jump becomes a 2-byte one where that suffices.
         if let ([0xe9, _, _, _, _], [Field { at: 1, what: What::Reloc(r), .. }]) =

@@ -184,6 +184,17 @@ impl<'a> Form<'a> {
         self
     }
 
+    /// The same form, believed as far as any other code.
+    pub(crate) fn unconfirmed(&self) -> Form<'a> {
+        let mut form = self.clone();
+        for field in &mut form.fields {
+            if let What::Reloc(r) = &mut field.what {
+                r.confirm = false;
+            }
+        }
+        form
+    }
+
     /// Names the rule, unless an inner one is named already.
     pub(crate) fn named(mut self, rule: &'static str) -> Form<'a> {
         self.rule = rule;

@@ -6,7 +6,7 @@
 //! `apply_ibt_endbr`, `__jump_label_patch`, `__static_call_transform`. Alternatives, which may
 //! contain other places, are in [`crate::alternatives`].
 
-use splice_core::arch::{ArchError, Code, Entry};
+use splice_core::arch::{ArchError, Code, Entry, KernelView};
 
 use crate::forms::{Form, Relocation, What};
 use crate::nops::{INT3, NOP2, NOP5};
@@ -19,13 +19,40 @@ pub(crate) struct Place<'a> {
     pub what: &'static str,
     /// Offset in the function.
     pub start: u64,
-    /// All forms, the object's own first; all of the same length.
+    /// All forms that a kernel gives it which has been started, the object's own first; all of the same
+    /// length.
     pub forms: Vec<Form<'a>>,
+    /// Those that the build leaves there: the object's own, and what objtool may have made of it
+    /// (`--mnop` and `--hacks=jump_label`), if it ran on the whole image and not on the object.
+    pub linked: Vec<Form<'a>>,
     /// Whether the kernel rewrites it while it runs.
     pub live: bool,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    /// A place with these forms.
+    fn new(what: &'static str, entry: &Entry<'_>, forms: Vec<Form<'a>>) -> Place<'a> {
+        let linked = forms.iter().take(1).map(Form::unconfirmed).collect();
+        Place { what, start: entry.offset, forms, linked, live: false }
+    }
+
+    /// The same, which the kernel rewrites while it runs.
+    fn live(mut self) -> Place<'a> {
+        self.live = true;
+        self
+    }
+
+    /// The same, where the build may have written `form`.
+    fn or_linked(mut self, form: Option<Form<'a>>) -> Place<'a> {
+        self.linked.extend(form);
+        self
+    }
+
+    /// The forms that a kernel's text may have there.
+    pub(crate) fn forms_in(&self, kernel: &dyn KernelView) -> &[Form<'a>] {
+        if kernel.is_started() { &self.forms } else { &self.linked }
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.forms.first().map_or(0, |f| f.bytes.len() as u64)
     }
@@ -117,7 +144,8 @@ fn ftrace<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchError
         Form::fixed("ftrace site off", &NOP5),
         Form::branch("ftrace site on", &[CALL], What::Text),
     ];
-    Ok(Place { what: "ftrace site", start: entry.offset, forms, live: true })
+    let off = Form::fixed("ftrace site off", &NOP5);
+    Ok(Place::new("ftrace site", entry, forms).live().or_linked(Some(off)))
 }
 
 /// Paravirtual call: the indirect call becomes a direct one, or nops.
@@ -134,7 +162,7 @@ fn paravirt<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchErr
     if let Some(rest) = len.checked_sub(2) {
         forms.push(Form::fixed("paravirt missing", &[0x0f, 0x0b]).then_nops(rest));
     }
-    Ok(Place { what: "paravirt call", start: entry.offset, forms, live: false })
+    Ok(Place::new("paravirt call", entry, forms))
 }
 
 /// Lock prefix: a segment prefix in its place while there is one processor only.
@@ -145,13 +173,11 @@ fn smp_lock<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchErr
     }
     let forms =
         vec![own, Form::fixed("lock prefix on", &[0xf0]), Form::fixed("lock prefix off", &[0x3e])];
-    Ok(Place { what: "lock prefix", start: entry.offset, forms, live: false })
+    Ok(Place::new("lock prefix", entry, forms))
 }
 
 /// Return: a jump to the return thunk becomes a plain return, or a jump to another thunk.
 fn return_site<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchError> {
-    let what = "return site";
-    let start = entry.offset;
     let forms = match at(code, entry) {
         [JMP, ..] => vec![
             own(code, entry, 5)?.confirmed(),
@@ -162,7 +188,7 @@ fn return_site<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, Arch
         [0xc3, ..] => vec![own(code, entry, 1)?],
         _ => return Err(malformed(code, entry, "no return stands there")),
     };
-    Ok(Place { what, start, forms, live: false })
+    Ok(Place::new("return site", entry, forms))
 }
 
 /// Call that call-depth tracking may redirect: such a redirection is not followed, so that the
@@ -172,7 +198,7 @@ fn call<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchError> 
         return Err(malformed(code, entry, "no call stands there"));
     }
     let forms = vec![own(code, entry, 5)?];
-    Ok(Place { what: "call site", start: entry.offset, forms, live: false })
+    Ok(Place::new("call site", entry, forms))
 }
 
 /// Landing pad that nothing jumps to: overwritten by a nop.
@@ -183,7 +209,7 @@ fn endbr_seal<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchE
     }
     let mut forms = vec![own];
     forms.extend(trampoline::SEALED.iter().map(|s| Form::fixed("landing pad sealed", s)));
-    Ok(Place { what: "landing pad", start: entry.offset, forms, live: false })
+    Ok(Place::new("landing pad", entry, forms))
 }
 
 /// Jump label: a jump to the entry's target, or a nop of that length.
@@ -196,9 +222,11 @@ fn jump_label<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchE
         _ => return Err(malformed(code, entry, "neither a jump nor a nop stands there")),
     };
     let mut forms = vec![own(code, entry, len)?];
+    let mut off = None;
     if !is_nop {
         let nop = if len == 2 { &NOP2[..] } else { &NOP5[..] };
         forms.push(Form::fixed("jump label off", nop));
+        off = forms.last().cloned();
     } else {
         let label = entry.relocs.iter().find(|r| r.offset == 4).map(Relocation::new);
         let what = match (entry.target, label) {
@@ -215,7 +243,7 @@ fn jump_label<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchE
             Form::branch("jump label on", &[JMP], what)
         });
     }
-    Ok(Place { what: "jump label", start: entry.offset, forms, live: true })
+    Ok(Place::new("jump label", entry, forms).live().or_linked(off))
 }
 
 /// Static call: the call of the trampoline becomes a call of the function; without a function a
@@ -248,7 +276,7 @@ fn static_call<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, Arch
         ],
         _ => return Err(malformed(code, entry, "neither a call nor a jump stands there")),
     };
-    Ok(Place { what: "static call", start: entry.offset, forms, live: true })
+    Ok(Place::new("static call", entry, forms).live())
 }
 
 /// Trampoline of a static call, which no entry lists: code of that name that ends in the mark
@@ -265,7 +293,8 @@ pub(crate) fn static_trampoline<'a>(code: &Code<'a>) -> Result<Option<Place<'a>>
         Form::fixed("static call trampoline off", &RET),
         Form::branch("static call trampoline off", &[JMP], What::Named(RETURN_THUNKS)),
     ];
-    Ok(Some(Place { what, start: 0, forms, live: true }))
+    let linked = vec![Form::of_object(code, 0, 5, what)?];
+    Ok(Some(Place { what, start: 0, forms, linked, live: true }))
 }
 
 /// Retpoline: the call or jump of a thunk becomes the indirect branch itself, with or without a
@@ -325,5 +354,5 @@ fn retpoline<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchEr
     let mut thunk = indirect(false);
     thunk.push(INT3);
     forms.push(Form::branch("retpoline thunk moved", head, What::Holds(thunk)));
-    Ok(Place { what: "retpoline", start: entry.offset, forms, live: false })
+    Ok(Place::new("retpoline", entry, forms))
 }

@@ -97,6 +97,7 @@ pub(crate) fn simple_places<'a>(code: &Code<'a>) -> Result<Vec<Place<'a>>, ArchE
             Some(twin) => {
                 twin.live |= place.live;
                 twin.forms.extend(place.forms);
+                twin.linked.extend(place.linked);
             }
             None => places.push(place),
         }
@@ -268,7 +269,7 @@ impl<'r> Matcher<'r> {
         let context = Context { function: self.run.address, start, kernel: self.kernel };
         let mut fits: Vec<Fit> = Vec::new();
         let mut nearest: Option<(usize, &Form<'_>, String)> = None;
-        for form in &place.forms {
+        for form in place.forms_in(self.kernel) {
             match form.fits(found, context) {
                 Ok((learned, trust)) => {
                     let same = |f: &Fit| f.learned == learned;

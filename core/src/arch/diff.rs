@@ -53,6 +53,11 @@ pub trait KernelView {
     fn is_text(&self, address: u64) -> bool;
     /// Reads `buf.len()` bytes at `address`; false if any of them cannot be read.
     fn read(&self, address: u64, buf: &mut [u8]) -> bool;
+    /// Whether the kernel has been started. If not, its text is as its build left it: nothing has been
+    /// replaced, patched or traced yet.
+    fn is_started(&self) -> bool {
+        true
+    }
 }
 
 /// Running text that is to be compared with a [`Code`]: as many bytes as the code has.

@@ -13,14 +13,21 @@ pub struct Snapshot {
     /// Its bytes.
     pub memory: Box<dyn Memory>,
     text: (u64, u64),
+    started: bool,
 }
 
 impl Snapshot {
-    /// Puts a snapshot together.
+    /// Puts the snapshot of a kernel that runs, or did, together.
     pub fn new(release: Option<String>, symbols: Kallsyms, memory: Box<dyn Memory>) -> Snapshot {
         let address = |name| symbols.named(name).next().map_or(0, |s| s.address);
         let text = (address("_stext"), address("_etext"));
-        Snapshot { release, symbols, memory, text }
+        Snapshot { release, symbols, memory, text, started: true }
+    }
+
+    /// The same kernel, but as it was before it was ever started.
+    pub(super) fn not_started(mut self) -> Snapshot {
+        self.started = false;
+        self
     }
 }
 
@@ -44,5 +51,9 @@ impl KernelView for Snapshot {
 
     fn read(&self, address: u64, buf: &mut [u8]) -> bool {
         self.memory.read(address, buf)
+    }
+
+    fn is_started(&self) -> bool {
+        self.started
     }
 }

@@ -104,7 +104,7 @@ fn read(arch: &dyn Arch, file: Vec<u8>, symbols: Option<Kallsyms>) -> Result<Sna
     if !begin.is_some_and(|at| image.is_code(at)) {
         return Err(ImageError::OtherSymbols);
     }
-    Ok(Snapshot::new(Some(release), symbols, Box::new(image)))
+    Ok(Snapshot::new(Some(release), symbols, Box::new(image)).not_started())
 }
 
 /// The ELF file in an image.
