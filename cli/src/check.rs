@@ -72,9 +72,13 @@ pub(crate) fn run(
 pub(crate) fn snapshot(arch: &dyn Arch, args: &KernelArgs) -> Result<Snapshot, Failure> {
     let symbols = args.symbols.as_deref().map(symbols).transpose()?;
     match (&args.kernel, &args.snapshot, symbols) {
-        (Some(image), _, symbols) => runpre::open_image(arch, image, symbols).map_err(|error| {
-            Failure::new(Exit::Failed, format!("{} is of no use: {error}", image.display()))
-        }),
+        (Some(path), _, symbols) => {
+            let image =
+                std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            runpre::read_image(arch, image, symbols).map_err(|error| {
+                Failure::new(Exit::Failed, format!("{} is of no use: {error}", path.display()))
+            })
+        }
         (None, Some(memory), Some(symbols)) => dumped(memory, symbols),
         _ => live(),
     }

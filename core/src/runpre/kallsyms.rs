@@ -97,6 +97,11 @@ impl Kallsyms {
         self.records.is_empty()
     }
 
+    /// All symbols, in the list's order.
+    pub fn iter(&self) -> impl Iterator<Item = KernelSymbol<'_>> + '_ {
+        (0..self.records.len() as u32).map(|i| self.symbol(i))
+    }
+
     /// All symbols of that name, in the list's order.
     pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = KernelSymbol<'a>> + 'a {
         let from = self.by_name.partition_point(|i| self.name_of(*i) < name);

@@ -28,7 +28,7 @@ use crate::arch::Arch;
 use crate::unit::Unit;
 use crate::update::Manifest;
 
-pub use image::{ImageError, open as open_image};
+pub use image::{ImageError, read_image};
 pub use kallsyms::{Kallsyms, KallsymsError, KernelSymbol};
 pub use live::LiveError;
 pub use memory::{CoreFile, Memory, MemoryError, RawDump};

@@ -51,8 +51,12 @@ pub(super) fn find(
         for at in places.take(MOST_DIGITS) {
             let Some(tokens) = Tokens::around(part.bytes, at) else { continue };
             let Some(names) = Names::before(part.bytes, &tokens, &mut steps) else { continue };
+            // Code lies before the tables in every kernel; where there are none, offsets of zero from
+            // their own places would look like a list of what lies behind them.
+            let end = part.address.saturating_add(names.start as u64);
+            let is_begin = |at: u64| at < end && is_code(at);
             for addresses in addresses(*part, &tokens, &names) {
-                let Some(text) = names.text(&tokens, &addresses, is_code)? else { continue };
+                let Some(text) = names.text(&tokens, &addresses, &is_begin)? else { continue };
                 if found.replace(text).is_some() {
                     return Err("its symbol list can be read in two ways".into());
                 }
@@ -171,12 +175,14 @@ impl<'a> Names<'a> {
             at = next;
         }
         let listed = aligned(at);
+        // A name less would end here too.
+        let padded = bytes.get(at..listed)?.iter().all(|b| *b == 0);
         let end = listed + 4 * markers.len();
         let mut words = bytes.get(listed..end)?.chunks_exact(4);
         let same = markers.iter().all(|m| words.next() == Some(&m.to_le_bytes()[..]));
         // Places of names: none, three bytes each, or four (6.2).
         let ends = [0, 3 * count, 4 * count].map(|len| aligned(aligned(end) + len));
-        (same && ends.contains(&tokens.start)).then_some(Names { start, all })
+        (same && padded && ends.contains(&tokens.start)).then_some(Names { start, all })
     }
 
     /// The whole list; nothing if these addresses cannot be those of the names.
@@ -184,7 +190,7 @@ impl<'a> Names<'a> {
         &self,
         tokens: &Tokens<'_>,
         addresses: &[u64],
-        is_code: &dyn Fn(u64) -> bool,
+        is_begin: &dyn Fn(u64) -> bool,
     ) -> Result<Option<String>, String> {
         if !addresses.is_sorted() {
             return Ok(None);
@@ -214,7 +220,7 @@ impl<'a> Names<'a> {
                 return Err("its symbol list is too long".into());
             }
         }
-        Ok(begin.is_some_and(is_code).then_some(text))
+        Ok(begin.is_some_and(is_begin).then_some(text))
     }
 }
 

@@ -9,9 +9,6 @@ mod embedded;
 mod unpack;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 
 use object::elf::{ET_DYN, ET_EXEC};
 
@@ -21,8 +18,6 @@ use crate::arch::Arch;
 use embedded::Part;
 use unpack::Packing;
 
-/// More is no image.
-const MOST: u64 = 1 << 30;
 /// What `linux_banner` begins with (init/version.c); the release follows.
 const BANNER: &[u8] = b"Linux version ";
 /// `__NEW_UTS_LEN`.
@@ -32,9 +27,6 @@ const LONGEST_RELEASE: usize = 64;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The file cannot be read.
-    #[error("cannot read it: {0}")]
-    Io(#[from] std::io::Error),
     /// It is something else.
     #[error(
         "it is neither a boot image of {arch} (bzImage, vmlinuz) nor an ELF file (vmlinux), packed or not"
@@ -77,18 +69,16 @@ pub enum ImageError {
     Release(usize),
 }
 
-/// Reads an image file; `symbols` stand for those in the image.
-pub fn open(
+/// Reads an image file's bytes; `symbols` stand for those in the image.
+///
+/// # Errors
+///
+/// It is not a kernel's image of that architecture, or does not say enough of itself.
+pub fn read_image(
     arch: &dyn Arch,
-    path: &Path,
+    file: Vec<u8>,
     symbols: Option<Kallsyms>,
 ) -> Result<Snapshot, ImageError> {
-    let mut file = Vec::new();
-    File::open(path)?.take(MOST).read_to_end(&mut file)?;
-    read(arch, file, symbols)
-}
-
-fn read(arch: &dyn Arch, file: Vec<u8>, symbols: Option<Kallsyms>) -> Result<Snapshot, ImageError> {
     let image = Image::new(arch, kernel(arch, file)?)?;
     let parts = image.parts();
     let release = release(&parts)?;
