@@ -85,6 +85,30 @@ impl KernelView for Kernel {
     }
 }
 
+/// The same kernel, before its start.
+struct Image;
+
+impl KernelView for Image {
+    fn addresses(&self, name: &str) -> Vec<u64> {
+        Kernel.addresses(name)
+    }
+    fn is_function(&self, address: u64) -> bool {
+        Kernel.is_function(address)
+    }
+    fn is_text(&self, address: u64) -> bool {
+        Kernel.is_text(address)
+    }
+    fn read(&self, address: u64, buf: &mut [u8]) -> bool {
+        Kernel.read(address, buf)
+    }
+    fn is_started(&self) -> bool {
+        false
+    }
+}
+
+/// The rules whose form the build may have given a place.
+const LINKED: &[&str] = &["ftrace site off", "jump label off"];
+
 fn arch() -> &'static dyn Arch {
     by_name("x86_64").expect("registered")
 }
@@ -190,10 +214,14 @@ impl Case {
     }
 
     fn outcome(&self, place: &[u8]) -> Result<RunMatch, ArchError> {
+        self.outcome_in(place, &Kernel)
+    }
+
+    fn outcome_in(&self, place: &[u8], kernel: &dyn KernelView) -> Result<RunMatch, ArchError> {
         let bytes = self.run_bytes(place);
         self.with(|code| {
             let run = RunCode { address: AT, bytes: &bytes, section: self.section_symbol };
-            let outcome = arch().diff().match_running(code, &run, &Kernel)?;
+            let outcome = arch().diff().match_running(code, &run, kernel)?;
             check::run_match(arch(), code, &outcome).expect("a sound answer");
             Ok(outcome)
         })
@@ -232,6 +260,24 @@ impl Case {
         let values: Vec<_> = got.iter().map(|l| (l.key, l.value - KERNEL)).collect();
         assert_eq!(values, learned);
         self.every_bit_counts(&place, &got);
+        let linked = LINKED.contains(&rule) || rule.is_empty() && self.is_own(&place);
+        assert_eq!(self.is_in_image(&place, &got), linked, "{place:02x?} before the start");
+    }
+
+    /// Whether these are the object's bytes outside relocations.
+    fn is_own(&self, place: &[u8]) -> bool {
+        let owned = |at: u64| self.relocs.iter().any(|r| (r.offset..r.offset + 4).contains(&at));
+        let pairs = self.object.iter().zip(place).zip(0..);
+        self.object.len() == place.len()
+            && pairs.into_iter().all(|((a, b), at)| a == b || owned(at))
+    }
+
+    /// Whether a kernel that was not started may hold `place`, and it teaches this.
+    fn is_in_image(&self, place: &[u8], learned: &[Learned]) -> bool {
+        match self.outcome_in(place, &Image).unwrap() {
+            RunMatch::Matched { learned: other, .. } => other == learned,
+            _ => false,
+        }
     }
 
     #[track_caller]
@@ -595,8 +641,31 @@ fn alternative_with_a_lock_prefix_inside() {
 fn alternatives_of_every_processor_are_always_applied() {
     let mut case = Case::new(".altinstructions", "0f 31 90 90 90", &[]);
     case.data = vec![0, 0, 0, 0, 0, 0, 0, 0, 117, 0, 5, 0];
-    case.accepts("0f 1f 44 00 00", "alternative", &[]);
     case.refused("0f 31 0f 1f 00");
+    case.refused("0f 31 90 90 90");
+    case.accepts("0f 1f 44 00 00", "alternative", &[]);
+    // Before the start none is, and no nops have been put together.
+    assert!(case.is_in_image(&hex("0f 31 90 90 90"), &[]));
+    assert!(!case.is_in_image(&hex("0f 31 0f 1f 00"), &[]));
+}
+
+#[test]
+fn a_static_call_trampoline_before_the_start_is_the_objects() {
+    let outcome = |run: &str| {
+        let relocs = [plt(1, "", 7)];
+        let bytes = hex("e9 00 00 00 00 0f b9 cc");
+        let code = Code { name: "__SCT__x", bytes: &bytes, relocs: &relocs, entries: &[] };
+        let run = hex(run);
+        let run = RunCode { address: AT + PLACE, bytes: &run, section: None };
+        arch().diff().match_running(&code, &run, &Image).unwrap()
+    };
+    // To a function without a name of its own: what it teaches is for the engine to judge.
+    let own = outcome(&format!("e9 {} 0f b9 cc", to(1, ALPHA)));
+    let RunMatch::Matched { learned, rules, .. } = own else { panic!("{own:?}") };
+    assert_eq!(learned.len(), 1);
+    assert!(rules.is_empty(), "{rules:?}");
+    let returns = outcome("c3 cc cc cc cc 0f b9 cc");
+    assert!(matches!(returns, RunMatch::Refused(_)), "{returns:?}");
 }
 
 #[test]
