@@ -4,6 +4,7 @@
 mod build;
 mod data;
 mod guest;
+mod image;
 mod machine;
 mod newcode;
 mod reach;
@@ -117,6 +118,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     data::run(&mut suite, &fixture);
     targets::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
+    image::run(&mut suite, &fixture);
     newcode::run(&mut suite, &fixture);
     suite.test("verify_sample", || {
         let units = states::sample(&fixture.lab, &fixture.lab.image)?;
