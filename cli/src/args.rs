@@ -121,7 +121,14 @@ pub(crate) struct PrepareArgs {
 const CREATE: &str = "\
 The patches are applied to a copy, in the order given; only the units (.c and .S files) that they reach \
 are compiled, before and after. What cannot be put into a running kernel is refused with exit code 4, \
-with the reason and the way out; a patch that changes no code ends with exit code 3.";
+with the reason and the way out; a patch that changes no code ends with exit code 3.
+
+An update patches the modules that are loaded; what is loaded later comes from the disk as it was. With \
+--modules, DIR gets the whole modules from the patched source, built as the distribution builds them and \
+against its symbol versions, without debug information and BTF. Nothing in DIR is written over. To have \
+them loaded, put them into /lib/modules/RELEASE/updates and run depmod RELEASE; an initramfs may hold a \
+copy. They are not signed: a kernel that asks for signatures (module.sig_enforce, lockdown) does not load \
+them until you sign them with a key that it trusts, and others load them and note the taint E.";
 
 /// What goes into an update.
 #[derive(Debug, Args)]
@@ -152,6 +159,10 @@ pub(crate) struct CreateArgs {
     /// Build even if a header reaches more than 200 units.
     #[arg(long)]
     pub(crate) wide: bool,
+    /// Write each module that the patches change to that directory too, as a whole, so that the
+    /// next load of it is right.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) modules: Option<PathBuf>,
     /// Parallel jobs; by default one for each processor.
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,

@@ -6,6 +6,7 @@
 
 mod compare;
 mod exports;
+mod modules;
 mod part;
 mod paths;
 mod reach;
@@ -79,6 +80,10 @@ pub(crate) fn run(
     let tell = |text: &str| step.at(text);
     let compiled = kernel::after(&tree, &units, &changed, &overlay, jobs, &tell)?;
     phases.end("post");
+    let wanted = match &args.modules {
+        Some(directory) => modules::wanted(&tree, directory, &units, &compiled)?,
+        None => modules::Wanted::new(),
+    };
 
     for warning in compiled.iter().flat_map(|unit| &unit.warnings) {
         output.note(&format!("the patched code is suspicious: {warning}"));
@@ -162,12 +167,20 @@ pub(crate) fn run(
         update.files.insert(format!("{PATCHES}{}.patch", number + 1), text.into_bytes());
     }
     phases.end("link");
+    let fixed = modules::build(&tree, &patched, &wanted, (args, jobs), &mut note)?;
+    phases.end("modules");
     let bytes = update.write().map_err(Failure::from_error)?;
     let file = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{id}.splice")));
+    let written = fixed.write()?;
     cache::write_whole(&file, &bytes)?;
+    let modules = written.keep();
     phases.end("pack");
     drop(step);
-    report::report(output, &update, touched.len(), file, bytes.len() as u64, phases);
+    if args.modules.is_some() && modules.is_empty() {
+        output.note("the patches change no module, so no fixed module is written");
+    }
+    let files = report::Files { update: file, size: bytes.len() as u64, modules };
+    report::report(output, &update, touched.len(), files, phases);
     Ok(())
 }
 

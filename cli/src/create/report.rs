@@ -22,6 +22,8 @@ struct Created {
     functions: Functions,
     /// Data objects that are replaced where they stand.
     objects: Vec<DataObject>,
+    /// Fixed modules that were written, not signed and without debug information and BTF.
+    modules: Vec<PathBuf>,
     /// Milliseconds.
     phases: Phases,
 }
@@ -32,14 +34,15 @@ struct Functions {
     new: Vec<Function>,
 }
 
-pub(super) fn report(
-    output: &Output,
-    update: &Update,
-    units: usize,
-    file: PathBuf,
-    size: u64,
-    phases: Phases,
-) {
+/// What `create` has written.
+pub(super) struct Files {
+    pub(super) update: PathBuf,
+    /// Of the update, in bytes.
+    pub(super) size: u64,
+    pub(super) modules: Vec<PathBuf>,
+}
+
+pub(super) fn report(output: &Output, update: &Update, units: usize, files: Files, phases: Phases) {
     let manifest = &update.manifest;
     let of = |change: Change| {
         let all = manifest.targets.iter().flat_map(|target| &target.functions);
@@ -47,13 +50,14 @@ pub(super) fn report(
     };
     let created = Created {
         id: manifest.id.clone(),
-        file,
-        size,
+        file: files.update,
+        size: files.size,
         release: manifest.release.clone(),
         targets: manifest.targets.iter().map(|target| target.name.clone()).collect(),
         units,
         functions: Functions { changed: of(Change::Changed), new: of(Change::New) },
         objects: manifest.targets.iter().flat_map(|target| target.objects.clone()).collect(),
+        modules: files.modules,
         phases,
     };
     output.detail(&format!("phases: {}", created.phases));
@@ -83,6 +87,16 @@ fn text(created: &Created, file: &Path) -> String {
         for reason in &object.reasons {
             out.push_str(&format!("           {reason}\n"));
         }
+    }
+    for module in &created.modules {
+        out.push_str(&format!("  module   {}\n", module.display()));
+    }
+    if !created.modules.is_empty() {
+        out.push_str(&format!(
+            "           not signed; to have it loaded from now on, put it into \
+             /lib/modules/{release}/updates\n           and run depmod {release}\n",
+            release = created.release
+        ));
     }
     out
 }

@@ -387,7 +387,7 @@ fn compressed(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// An object without its debug sections.
-fn stripped(tree: &Tree, object: &Path) -> Result<Vec<u8>> {
+pub(super) fn stripped(tree: &Tree, object: &Path) -> Result<Vec<u8>> {
     let out = tree.scratch()?;
     packages::run(tree.tool("strip").arg("-g").arg("-o").arg(out.path()).arg(object))?;
     std::fs::read(out.path()).context("strip left no file")

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::Tree;
 use super::lists::{self, Found, Lists, makefile, member};
+use super::reach::normal;
 
 /// Who holds a unit's code at run time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +62,21 @@ impl<'a> Kbuild<'a> {
         }
         let (directory, name) = object.rsplit_once('/').unwrap_or(("", object));
         Ok(Err(self.option(directory, name)))
+    }
+
+    /// The module that a unit of it is linked into: its path without suffix, if a makefile on the
+    /// way to the unit's goal lists it. A module's file may have `-` where its name has `_`.
+    pub(crate) fn module(&mut self, goal: &str, name: &str) -> Result<Option<String>> {
+        for (directory, _) in splits(goal) {
+            let listed = self.lists(directory)?.get("obj-m").into_iter().flatten();
+            let mut stems = listed.filter_map(|entry| entry.strip_suffix(".o"));
+            let own =
+                |stem: &&str| stem.rsplit('/').next().unwrap_or(stem).replace('-', "_") == name;
+            if let Some(stem) = stems.find(own) {
+                return Ok(Some(normal(&format!("{directory}/{stem}"))));
+            }
+        }
+        Ok(None)
     }
 
     fn verdict(
