@@ -195,7 +195,23 @@ static ssize_t modules_show(struct kobject *kobj, struct kobj_attribute *attr,
 	return at;
 }
 
+/* What the update modules patch, one line for each. */
+static ssize_t targets_show(struct kobject *kobj, struct kobj_attribute *attr,
+			    char *buf)
+{
+	struct splice_member *member;
+	int at = 0;
+
+	mutex_lock(&splice_mutex);
+	list_for_each_entry(member, &to_update(kobj)->members, node)
+		at += sysfs_emit_at(buf, at, "%s\n",
+				    member->part->target ?: "vmlinux");
+	mutex_unlock(&splice_mutex);
+	return at;
+}
+
 static struct kobj_attribute modules_attr = __ATTR_RO(modules);
+static struct kobj_attribute targets_attr = __ATTR_RO(targets);
 static struct kobj_attribute enabled_attr = __ATTR_RW_MODE(enabled, 0600);
 static struct kobj_attribute state_attr = __ATTR_RO(state);
 static struct kobj_attribute description_attr = __ATTR_RO(description);
@@ -217,6 +233,7 @@ static struct attribute *splice_update_attrs[] = {
 	&sites_attr.attr,
 	&objects_attr.attr,
 	&modules_attr.attr,
+	&targets_attr.attr,
 	NULL,
 };
 ATTRIBUTE_GROUPS(splice_update);

@@ -12,8 +12,9 @@ use splice_core::runpre::{
     self, CoreFile, Kallsyms, LiveError, Memory, RawDump, Refusal, Report, Snapshot,
 };
 use splice_core::unit::Unit;
-use splice_core::update::{Target, Update};
+use splice_core::update::{Manifest, Target, Update};
 
+use crate::absent::{self, LeftOut};
 use crate::args::{CheckArgs, KernelArgs};
 use crate::exit::{Exit, Failure};
 use crate::inspect;
@@ -21,6 +22,10 @@ use crate::output::Output;
 
 /// A kernel that an update fits.
 pub(crate) struct Checked {
+    /// The update without what is not in the kernel.
+    pub(crate) manifest: Manifest,
+    /// Its targets that are not there.
+    pub(crate) left_out: Vec<String>,
     /// What was matched.
     pub(crate) report: Report,
     /// What each target's update module is to be finished with.
@@ -41,6 +46,8 @@ struct Fits<'a> {
     matched_bytes: u64,
     /// Symbol values read from the kernel's text.
     learned: usize,
+    /// Targets that are not in the kernel, and would stay as they are.
+    left_out: Vec<LeftOut>,
     #[serde(rename = "match")]
     report: &'a Report,
 }
@@ -52,8 +59,8 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let (update, _) = inspect::read(&args.file)?;
     let snapshot = snapshot(arch, &args.kernel)?;
-    let Checked { report, .. } = check(arch, &update, &snapshot)?;
-    let manifest = &update.manifest;
+    let Checked { manifest, left_out, report, .. } = check(arch, &update, &snapshot)?;
+    let manifest = &manifest;
     let result = Fits {
         id: &manifest.id,
         verdict: "fits",
@@ -62,6 +69,7 @@ pub(crate) fn run(
         matched: report.proven(),
         matched_bytes: report.bytes(),
         learned: report.learned(),
+        left_out: LeftOut::all(&left_out),
         report: &report,
     };
     output.result(&result, || text(&result));
@@ -124,19 +132,20 @@ pub(crate) fn check(
     update: &Update,
     snapshot: &Snapshot,
 ) -> Result<Checked, Failure> {
-    let manifest = &update.manifest;
-    if manifest.arch != arch.name() {
+    if update.manifest.arch != arch.name() {
         return Err(Failure::new(
             Exit::Mismatch,
             format!(
                 "the update is for {}, but this command works for {}; say --arch {} if that is \
                  the kernel's",
-                manifest.arch,
+                update.manifest.arch,
                 arch.name(),
-                manifest.arch
+                update.manifest.arch
             ),
         ));
     }
+    let left_out = runpre::left_out(&update.manifest, snapshot).map_err(refused)?;
+    let manifest = update.manifest.without(&left_out);
     let mut pre = Vec::new();
     for target in &manifest.targets {
         let mut units = Vec::new();
@@ -146,8 +155,10 @@ pub(crate) fn check(
         }
         pre.push(units);
     }
-    let report = runpre::check(arch, manifest, &pre, snapshot).map_err(refused)?;
-    let values = plan::plan(arch, manifest, &pre, &report, snapshot).map_err(refused)?;
+    let refuse = |refusal| absent::refused(&refusal, &left_out).unwrap_or_else(|| refused(refusal));
+    let report = runpre::check(arch, &manifest, &pre, snapshot).map_err(refuse)?;
+    let values = plan::plan(arch, &manifest, &pre, &report, snapshot).map_err(refused)?;
+    absent::needed(update, &manifest, &values, (&left_out, snapshot))?;
     for (target, values) in manifest.targets.iter().zip(&values) {
         let module = update.file(&target.module).map_err(Failure::from_error)?;
         let sealed = plan::sealed_key(module, &values.symbols, snapshot);
@@ -155,7 +166,7 @@ pub(crate) fn check(
             return Err(Failure::new(Exit::Refused, read_only_key(target, &key)));
         }
     }
-    Ok(Checked { report, values })
+    Ok(Checked { manifest, left_out, report, values })
 }
 
 fn read_only_key(target: &Target, key: &str) -> String {
@@ -187,6 +198,9 @@ fn text(result: &Fits<'_>) -> String {
     let _ = writeln!(out, "  replaces   {}", result.functions.join(", "));
     if !result.objects.is_empty() {
         let _ = writeln!(out, "  data       {}", result.objects.join(", "));
+    }
+    for target in &result.left_out {
+        let _ = writeln!(out, "  left out   {target}");
     }
     for target in &result.report.targets {
         let _ = writeln!(

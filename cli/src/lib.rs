@@ -5,6 +5,7 @@
 //! patches to an update file; `live` changes the running kernel. Every command ends in one of the
 //! exit codes of `exit`, with a whole sentence on standard error if it failed.
 
+mod absent;
 mod args;
 mod check;
 mod create;

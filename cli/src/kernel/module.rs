@@ -15,8 +15,6 @@ use splice_core::plan;
 use super::compile::stripped;
 use super::{Overlay, Patched, Tree, packages};
 
-/// Says the release that the module is for.
-const RELEASE: &str = "include/generated/utsrelease.h";
 const SYMVERS: &str = "Module.symvers";
 /// What modpost writes if there is no kernel image (scripts/Makefile.modpost, since 5.19).
 const VERSIONS: &str = "modules-only.symvers";
@@ -40,12 +38,7 @@ pub(crate) fn fixed_module(
     note: &mut dyn FnMut(&str),
 ) -> Result<Fixed> {
     let builds = tree.directory("build")?;
-    let release = std::fs::read_to_string(tree.headers().join(RELEASE))
-        .with_context(|| format!("the kernel's headers have no {RELEASE}"))?;
-    let files = || {
-        let texts = patched.paths().map(|path| (path, patched.texts(path).1.to_owned()));
-        texts.chain([(RELEASE, release.clone())])
-    };
+    let files = || patched.paths().map(|path| (path, patched.texts(path).1.to_owned()));
     let (list, goal) = (format!("{path}.mod"), format!("{path}.ko"));
     // What the overlays lead to must not be made anew meanwhile.
     let _lock = tree.lock(note)?;

@@ -2,6 +2,7 @@
 //! `splice apply`: match, plan, load, switch; or leave everything as it was.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fmt;
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use splice_core::plan::{self, Values};
 use splice_core::runpre::{Snapshot, VMLINUX};
 use splice_core::update::{Manifest, Update};
 
+use super::loads::Loads;
 use super::switch::{Patience, switch};
 use super::sysfs::{State, Sysfs};
 use super::{LiveError, Status, load, undo};
@@ -52,6 +54,9 @@ impl fmt::Display for Applied {
             "  matched    {} functions, {} bytes, {} symbols learned",
             self.matched, self.matched_bytes, self.learned
         )?;
+        for missed in &self.status.left_out {
+            writeln!(f, "  left out   {missed}")?;
+        }
         write!(
             f,
             "  switched   {} threads examined, machine stopped for {:.3} ms, {} attempts",
@@ -104,6 +109,17 @@ fn finished(update: &Update, file: &str, values: &Values) -> Result<Vec<u8>, Liv
     Ok(plan::finalise(update.file(file)?, &values.symbols, &values.bytes)?)
 }
 
+/// What the update modules are told if a target is left out.
+fn parameters(manifest: &Manifest, left_out: &[String]) -> CString {
+    if left_out.is_empty() {
+        return CString::default();
+    }
+    let parts = manifest.targets.len();
+    let text = format!("{}={parts} {}={}", plan::PARTS, plan::LEFT_OUT, left_out.join(","));
+    // Without them, the kernel side misses parts.
+    CString::new(text).unwrap_or_default()
+}
+
 /// Applies an update to the running kernel.
 pub(crate) fn apply(
     arch: &'static dyn Arch,
@@ -117,7 +133,10 @@ pub(crate) fn apply(
     let _lock = load::Lock::take()?;
     match sysfs.state(&manifest.id)? {
         Some(State::Applied) => {
-            return Err(LiveError::AlreadyApplied(manifest.id.clone()).into());
+            let left_out = sysfs.status(&manifest.id)?.map_or_else(Vec::new, |s| s.left_out);
+            let come = left_out.into_iter().filter(|missed| missed.is_loaded);
+            let left_out = come.map(|missed| missed.target).collect();
+            return Err(LiveError::AlreadyApplied { id: manifest.id.clone(), left_out }.into());
         }
         // Left by an apply that was killed; what is loaded now may be another build.
         Some(State::Loaded) => undo::remove(&sysfs, &manifest.id)?,
@@ -132,10 +151,14 @@ pub(crate) fn apply(
         began = Instant::now();
     };
     progress("reading the running kernel");
+    let before = Loads::now(sysfs.all_modules(), &update.manifest)?;
     let snapshot = check::live()?;
     phase("read");
     progress("comparing the running text with the code the update was built from");
-    let Checked { report, values: all } = check::check(arch, update, &snapshot)?;
+    let Checked { manifest, left_out, report, values: all } =
+        check::check(arch, update, &snapshot)?;
+    let manifest = &manifest;
+    before.lack(&left_out)?;
     phase("match");
 
     // Everything is finished before anything is loaded.
@@ -157,13 +180,19 @@ pub(crate) fn apply(
     progress("loading the update's modules");
     let mut loaded = Loaded { sysfs: &sysfs, modules: Vec::new() };
     if let Some(image) = core {
-        load::load(CORE, &image)?;
+        load::load(CORE, &image, c"")?;
         loaded.modules.push(CORE);
     }
+    let values = parameters(manifest, &left_out);
+    let still = || before.still(sysfs.all_modules(), &update.manifest);
     for (name, image) in &images {
-        load::load(name, image)?;
+        // What comes with the module is linked to the target before the target is held.
+        still()?;
+        // That the target has gone explains best why the module is not loaded.
+        load::load(name, image, &values).or_else(|error| still().and(Err(error)))?;
         loaded.modules.push(name);
     }
+    still()?;
     phase("load");
     progress("switching");
     switch(&sysfs, &manifest.id, true, patience, progress)?;

@@ -18,8 +18,19 @@ pub(crate) enum LiveError {
     #[error("{0}")]
     NotPermitted(String),
     /// There is nothing to do.
-    #[error("update {0} is applied already")]
-    AlreadyApplied(String),
+    #[error("update {id} is applied already{}", come(left_out))]
+    AlreadyApplied {
+        /// The update.
+        id: String,
+        /// Targets that it left out and that are loaded now.
+        left_out: Vec<String>,
+    },
+    /// A target module came or went at the wrong moment.
+    #[error(
+        "module {0} was loaded or unloaded meanwhile, so what was found out about the kernel does not \
+         hold any more; nothing has changed, try again"
+    )]
+    Moved(String),
     /// No such update.
     #[error("update {id} is not applied; {}", known(others))]
     NotApplied {
@@ -107,7 +118,7 @@ impl LiveError {
         match self {
             Self::NotPermitted(_) => Exit::NotPermitted,
             Self::Busy { .. } => Exit::Busy,
-            Self::CoreSymbol { .. } => Exit::Mismatch,
+            Self::CoreSymbol { .. } | Self::Moved(_) => Exit::Mismatch,
             _ => Exit::Failed,
         }
     }
@@ -130,6 +141,16 @@ impl From<LiveError> for Failure {
 struct Details {
     attempts: u64,
     conflicts: Vec<Conflict>,
+}
+
+fn come(left_out: &[String]) -> String {
+    match left_out {
+        [] => String::new(),
+        names => format!(
+            ", but without {}, which is loaded now; undo the update, and apply it again",
+            names.join(", ")
+        ),
+    }
 }
 
 fn known(others: &[String]) -> String {

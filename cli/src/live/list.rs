@@ -15,11 +15,29 @@ impl fmt::Display for State {
     }
 }
 
+impl Status {
+    /// Whether it is in effect, and where not.
+    pub(super) fn summary(&self) -> String {
+        let mut text = self.state.to_string();
+        for missed in &self.left_out {
+            let now = if missed.is_loaded { " (loaded now)" } else { "" };
+            text.push_str(&format!(", without {}{now}", missed.target));
+        }
+        text
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}", self.id, self.state)?;
         writeln!(f, "  description  {}", self.description)?;
         writeln!(f, "  modules      {}", self.modules.join(", "))?;
+        if !self.targets.is_empty() {
+            writeln!(f, "  targets      {}", self.targets.join(", "))?;
+        }
+        for missed in &self.left_out {
+            writeln!(f, "  left out     {missed}")?;
+        }
         writeln!(
             f,
             "  last switch  {} attempts so far, {} threads, machine stopped for {:.3} ms",

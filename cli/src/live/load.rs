@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Loading and removing kernel modules, and saying in words why the kernel would not.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -85,9 +85,9 @@ fn explain(module: &str, error: Errno) -> LiveError {
     LiveError::Load { module: module.to_owned(), why }
 }
 
-/// Loads a module.
-pub(crate) fn load(module: &str, image: &[u8]) -> Result<(), LiveError> {
-    init_module(image, c"").map_err(|error| explain(module, error))
+/// Loads a module, with these values for its parameters.
+pub(crate) fn load(module: &str, image: &[u8], values: &CStr) -> Result<(), LiveError> {
+    init_module(image, values).map_err(|error| explain(module, error))
 }
 
 /// Removes a module. One that is just being released is waited for, shortly.

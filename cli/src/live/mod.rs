@@ -9,6 +9,7 @@ mod apply;
 mod error;
 mod list;
 mod load;
+mod loads;
 mod switch;
 mod sysfs;
 mod undo;
@@ -65,7 +66,7 @@ pub(crate) fn run_list(output: &Output) -> Result<(), Failure> {
     let all = All { updates: list::list()? };
     output.result(&all, || {
         let lines = all.updates.iter();
-        lines.map(|s| format!("{:<24} {:<24} {}\n", s.id, s.state, s.description)).collect()
+        lines.map(|s| format!("{:<24} {:<24} {}\n", s.id, s.summary(), s.description)).collect()
     });
     Ok(())
 }

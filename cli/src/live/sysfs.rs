@@ -6,11 +6,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use splice_core::plan::LEFT_OUT;
 
-use super::LiveError;
+use super::{LiveError, loads};
 
 /// Where the kernel side shows itself.
 const ROOT: &str = "/sys/kernel/splice";
+/// Where the kernel shows its modules.
+const MODULES: &str = "/sys/module";
 
 /// Whether an update is in effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -74,6 +77,34 @@ fn parse_object(line: &str) -> Option<ObjectStatus> {
     Some(ObjectStatus { address, size, name: words.next()?.to_owned() })
 }
 
+/// A target that was not loaded when the update was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Missed {
+    /// The module.
+    pub(crate) target: String,
+    /// Whether it is loaded now; unless that is the fixed module, it is as it was.
+    pub(crate) is_loaded: bool,
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { target, is_loaded } = self;
+        if *is_loaded {
+            write!(
+                f,
+                "{target} is loaded now, without this update: unless that is the fixed module, undo the \
+                 update, and apply it again"
+            )
+        } else {
+            write!(
+                f,
+                "{target} was not loaded, and is the old module still when it comes from the disk, \
+                 unless the fixed one was put there (splice create --modules)"
+            )
+        }
+    }
+}
+
 /// All that the kernel side tells of an update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Status {
@@ -93,6 +124,10 @@ pub(crate) struct Status {
     pub(crate) words: u64,
     /// Its update modules.
     pub(crate) modules: Vec<String>,
+    /// What they patch, in the same order: the kernel image, or a module.
+    pub(crate) targets: Vec<String>,
+    /// What it left out.
+    pub(crate) left_out: Vec<Missed>,
     /// The places it patches; empty for those who may not see addresses.
     pub(crate) sites: Vec<SiteStatus>,
     /// The data that it replaces; empty for those who may not see addresses.
@@ -107,11 +142,12 @@ pub(crate) struct Status {
 #[derive(Debug, Clone)]
 pub(crate) struct Sysfs {
     root: PathBuf,
+    modules: PathBuf,
 }
 
 impl Default for Sysfs {
     fn default() -> Self {
-        Self { root: PathBuf::from(ROOT) }
+        Self { root: PathBuf::from(ROOT), modules: PathBuf::from(MODULES) }
     }
 }
 
@@ -230,6 +266,35 @@ impl Sysfs {
         Ok(Self::read(&self.file(id, "modules"))?.lines().map(str::to_owned).collect())
     }
 
+    /// Where the kernel shows its modules.
+    pub(super) fn all_modules(&self) -> &Path {
+        &self.modules
+    }
+
+    /// What an update left out, which each of its modules was told when it was loaded.
+    fn left_out(&self, modules: &[String]) -> Result<Vec<Missed>, LiveError> {
+        let Some(module) = modules.first() else { return Ok(Vec::new()) };
+        let path = self.modules.join(module).join("parameters").join(LEFT_OUT);
+        let names = Self::read_new(&path)?;
+        let names = names.split(',').filter(|name| !name.is_empty());
+        Ok(names
+            .map(|name| Missed {
+                target: name.to_owned(),
+                is_loaded: loads::is_there(&self.modules, name),
+            })
+            .collect())
+    }
+
+    /// What updates and cores of an earlier splice do not have is empty.
+    fn read_new(path: &Path) -> Result<String, LiveError> {
+        match Self::read(path) {
+            Err(LiveError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(String::new())
+            }
+            other => other,
+        }
+    }
+
     /// Who was in the way of an update's last attempt.
     pub(crate) fn conflicts(&self, id: &str) -> Result<Vec<Conflict>, LiveError> {
         let text = Self::read_private(&self.file(id, "conflicts"))?;
@@ -250,6 +315,8 @@ impl Sysfs {
             .map(|(old, new)| SiteStatus { old: old.to_owned(), new: new.to_owned() })
             .collect();
         let objects = Self::read_private(&self.file(id, "objects"))?;
+        let modules = self.modules(id)?;
+        let targets = Self::read_new(&self.file(id, "targets"))?;
         Ok(Some(Status {
             id: id.to_owned(),
             description: Self::read(&self.file(id, "description"))?,
@@ -258,7 +325,9 @@ impl Sysfs {
             pause_ns: self.number(id, "pause_ns")?,
             threads: self.number(id, "threads")?,
             words: self.number(id, "words")?,
-            modules: self.modules(id)?,
+            targets: targets.lines().map(str::to_owned).collect(),
+            left_out: self.left_out(&modules)?,
+            modules,
             sites,
             objects: objects.lines().filter_map(parse_object).collect(),
             conflicts: self.conflicts(id)?,
@@ -284,7 +353,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let sysfs = Sysfs { root: dir.path().to_owned() };
+        let sysfs = Sysfs { root: dir.path().to_owned(), modules: dir.path().join("all-modules") };
         (dir, sysfs)
     }
 
@@ -327,9 +396,44 @@ mod tests {
     }
 
     #[test]
+    fn what_was_left_out_is_told_and_whether_it_has_come() {
+        let all = |left_out: &str| {
+            let file = |name: &'static str| (name, "0\n");
+            let (dir, sysfs) = kernel(&[
+                file("fix/state"),
+                file("fix/description"),
+                file("fix/attempts"),
+                file("fix/pause_ns"),
+                file("fix/threads"),
+                file("fix/words"),
+                ("fix/modules", "splice_fix\n"),
+                ("fix/targets", "vmlinux\n"),
+                file("fix/sites"),
+                file("fix/objects"),
+                file("fix/conflicts"),
+                file("fix/error"),
+                ("all-modules/splice_fix/parameters/left_out", left_out),
+                ("all-modules/b/initstate", "live\n"),
+            ]);
+            let status = sysfs.status("fix").unwrap().unwrap();
+            drop(dir);
+            (status.summary(), status)
+        };
+        let (summary, status) = all("a,b\n");
+        assert_eq!(status.targets, ["vmlinux"]);
+        let states: Vec<_> = status.left_out.iter().map(|m| (&*m.target, m.is_loaded)).collect();
+        assert_eq!(states, [("a", false), ("b", true)]);
+        assert!(summary.ends_with(", without a, without b (loaded now)"), "{summary}");
+        assert!(status.to_string().contains("b is loaded now, without this update"));
+        let (_, status) = all("\n");
+        assert!(status.left_out.is_empty() && !status.to_string().contains("left out"));
+    }
+
+    #[test]
     fn nothing_loaded_is_no_error() {
         let dir = tempfile::tempdir().unwrap();
-        let sysfs = Sysfs { root: dir.path().join("none") };
+        let root = dir.path().join("none");
+        let sysfs = Sysfs { modules: root.clone(), root };
         assert_eq!(sysfs.abi().unwrap(), None);
         assert!(sysfs.ids().unwrap().is_empty());
         assert_eq!(sysfs.state("fix").unwrap(), None);

@@ -12,7 +12,7 @@ mod values;
 pub use finalise::{finalise, undefined};
 pub use keys::sealed_key;
 pub use quiescence::{SpecialText, never_quiescent, special_text};
-pub use source::update_c;
+pub use source::{LEFT_OUT, PARTS, update_c};
 pub use values::{Values, plan};
 
 /// Version of the interface between the transaction core and an update module, `SPLICE_ABI`.
@@ -21,6 +21,9 @@ pub const ABI: u32 = 2;
 /// Symbols that the transaction core may need and that kernels do not export to modules; a
 /// kernel's configuration decides which of them it does need.
 pub const CORE_SYMBOLS: &[&str] = &["find_module", "get_kprobe", "idle_task"];
+
+/// What the transaction core exports to update modules.
+pub const CORE_EXPORTS: &[&str] = &["splice_register_part", "splice_unregister_part"];
 
 /// What the names of sites', objects' and ranges' symbols begin with.
 const SITE: &str = "splice_site_";

@@ -16,6 +16,11 @@ use super::{
 use crate::arch::{Arch, ArchError, Template, check};
 use crate::update::{Change, DataObject, Function, Manifest};
 
+/// The update module's parameter that says how many parts of the update are loaded, if not all are.
+pub const PARTS: &str = "parts";
+/// The one that names the targets, separated by commas, that are left out since they are not there.
+pub const LEFT_OUT: &str = "left_out";
+
 fn unsupported(what: impl Into<String>) -> PlanError {
     PlanError::Unsupported(what.into())
 }
@@ -178,7 +183,8 @@ pub fn update_c(
     let place = if target.name == "vmlinux" { String::from("NULL") } else { literal(&target.name) };
     let _ = write!(
         out,
-        "\nstatic const struct splice_part part = {{\n\
+        "\n/* Which parts there are is known when it is loaded: a target that is absent has none. */\n\
+         static struct splice_part part __ro_after_init = {{\n\
          \t.abi = {ABI},\n\
          \t.nparts = {parts},\n\
          \t.id = {},\n\
@@ -193,7 +199,10 @@ pub fn update_c(
          \t.nranges = ARRAY_SIZE(ranges),\n\
          \t.stack_clear = {:#x}ULL,\n\
          \t.stack_set = {:#x}ULL,\n\
-         }};\n\n\
+         }};\n\
+         module_param_named({PARTS}, part.nparts, uint, 0444);\n\n\
+         static char *{LEFT_OUT} = \"\";\n\
+         module_param({LEFT_OUT}, charp, 0444);\n\n\
          static int __init update_init(void)\n\
          {{\n\
          \treturn splice_register_part(&part);\n\

@@ -40,17 +40,10 @@ pub use verify::{Foreign, Gap, Survey, Unexplained, Verified, survey, verify};
 /// Name of the target that stands for the kernel image.
 pub const VMLINUX: &str = "vmlinux";
 
-/// Compares every function of every touched unit with the running text, and every data object
-/// that is to be replaced with the running data.
-///
-/// `pre` holds the pre units of each target, in the manifest's order. Nothing is changed and
-/// nothing is loaded.
-pub fn check(
-    arch: &dyn Arch,
-    manifest: &Manifest,
-    pre: &[Vec<Unit>],
-    snapshot: &Snapshot,
-) -> Result<Report, Refusal> {
+/// The targets of an update that a kernel of its release does not have: modules that are not loaded.
+/// What they share with the others is nothing, so the update may be taken without them
+/// ([`Manifest::without`]); but not without all of them.
+pub fn left_out(manifest: &Manifest, snapshot: &Snapshot) -> Result<Vec<String>, Refusal> {
     if let Some(running) = &snapshot.release
         && *running != manifest.release
     {
@@ -59,10 +52,29 @@ pub fn check(
             running: running.clone(),
         });
     }
-    for target in &manifest.targets {
-        if target.name != VMLINUX && !snapshot.symbols.has_module(&target.name) {
-            return Err(Refusal::TargetNotLoaded { target: target.name.clone() });
-        }
+    let names = manifest.targets.iter().map(|target| &target.name);
+    let absent = names.filter(|name| *name != VMLINUX && !snapshot.symbols.has_module(name));
+    let absent: Vec<String> = absent.cloned().collect();
+    if !absent.is_empty() && absent.len() == manifest.targets.len() {
+        return Err(Refusal::NotLoaded { targets: absent });
+    }
+    Ok(absent)
+}
+
+/// Compares every function of every touched unit with the running text, and every data object
+/// that is to be replaced with the running data.
+///
+/// `pre` holds the pre units of each target, in the manifest's order; every target must be there.
+/// Nothing is changed and nothing is loaded.
+pub fn check(
+    arch: &dyn Arch,
+    manifest: &Manifest,
+    pre: &[Vec<Unit>],
+    snapshot: &Snapshot,
+) -> Result<Report, Refusal> {
+    let left_out = left_out(manifest, snapshot)?;
+    if !left_out.is_empty() {
+        return Err(Refusal::NotLoaded { targets: left_out });
     }
     // Comparing takes the time and knows nothing of other units; deciding goes one by one.
     let found: Vec<Vec<_>> = manifest

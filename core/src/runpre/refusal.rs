@@ -21,11 +21,15 @@ pub enum Refusal {
         /// The snapshot's release.
         running: String,
     },
-    /// The target module is not loaded.
-    #[error("module {target} is not loaded, so there is nothing to patch; load it first")]
-    TargetNotLoaded {
-        /// The module.
-        target: String,
+    /// Nothing of what the update patches is loaded.
+    #[error(
+        "module {} is not loaded, and the update patches nothing else, so there is nothing to do now; \
+         load it first, or have the fixed module loaded from now on (splice create --modules)",
+        targets.join(", ")
+    )]
+    NotLoaded {
+        /// The modules.
+        targets: Vec<String>,
     },
     /// A byte that no rule explains.
     #[error("{0}")]

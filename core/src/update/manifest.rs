@@ -30,6 +30,15 @@ pub struct Manifest {
     pub files: Vec<FileEntry>,
 }
 
+impl Manifest {
+    /// The same without these targets.
+    pub fn without(&self, targets: &[String]) -> Manifest {
+        let mut manifest = self.clone();
+        manifest.targets.retain(|target| !targets.contains(&target.name));
+        manifest
+    }
+}
+
 /// The transaction core's module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `/init` of the lab's virtual machines: it serves the host, or (by its first argument) is the load,
-//! a probe, calls of new code, a process that just ends, or one that has the kernel give back what is free.
+//! a probe, calls of new code, a stalled command, a process that just ends, or one that has the kernel give back what is free.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use splice_lab::guest::{construct, kernel, load, probe, serve};
+use splice_lab::guest::{construct, kernel, load, probe, serve, stall};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -14,6 +14,10 @@ fn main() -> ExitCode {
         ["exit", code] => ExitCode::from(code.parse::<u8>().unwrap_or(255)),
         ["probe", name] => probe::run(name),
         ["construct", place, calls @ ..] => construct::run(place, calls),
+        ["stall", room, command @ ..] => match room.parse() {
+            Ok(room) => stall::run(room, command),
+            Err(_) => ExitCode::from(2),
+        },
         ["settle"] => match kernel::settle() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -35,7 +39,8 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | settle | load THREADS PACE_US"
+                "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | settle | \
+                 load THREADS PACE_US"
             );
             ExitCode::from(2)
         }

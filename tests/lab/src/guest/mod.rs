@@ -10,3 +10,4 @@ pub mod netlink;
 pub mod probe;
 pub mod serve;
 pub mod setup;
+pub mod stall;

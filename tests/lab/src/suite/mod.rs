@@ -6,6 +6,7 @@ mod data;
 mod guest;
 mod image;
 mod machine;
+mod modules;
 mod newcode;
 mod reach;
 mod refusals;
@@ -117,6 +118,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     guest::run(&mut suite, &fixture);
     data::run(&mut suite, &fixture);
     targets::run(&mut suite, &fixture);
+    modules::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     image::run(&mut suite, &fixture);
     newcode::run(&mut suite, &fixture);

@@ -18,7 +18,7 @@ pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("targets_that_use_a_namespace", || namespace(fixture));
 }
 
-fn edits(fixture: &Fixture, file: &str, all: &[(&str, &str)]) -> Result<String> {
+pub(super) fn edits(fixture: &Fixture, file: &str, all: &[(&str, &str)]) -> Result<String> {
     fixes::edit(&fixture.lab.cache, &fixture.fix.base, file, all)
 }
 
@@ -28,7 +28,7 @@ pub(super) fn new_file(path: &str, text: &str) -> String {
     format!("--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,{} @@\n{lines}", text.lines().count())
 }
 
-fn create(fixture: &Fixture, id: &str, patch: &str) -> Result<(PathBuf, Answer)> {
+pub(super) fn create(fixture: &Fixture, id: &str, patch: &str) -> Result<(PathBuf, Answer)> {
     let (file, answer) = fixture.lab.create(id, patch)?;
     Ok((file, answer.success().with_context(|| format!("cannot create {id}"))?))
 }
@@ -146,7 +146,7 @@ fn new_units(fixture: &Fixture) -> Result<()> {
 }
 
 /// Sets an option of 48 bytes that no module knows.
-fn option_of(guest: &mut Guest) -> Result<i64> {
+pub(super) fn option_of(guest: &mut Guest) -> Result<i64> {
     let words = ["/init", "construct", "module", "x=0"];
     let outcome = guest.machine.run(&Command::new(words))?;
     let word = outcome.stdout.split_whitespace().nth(1).context("no result")?;
@@ -186,10 +186,12 @@ fn header(fixture: &Fixture) -> Result<()> {
         on.machine.ask(&Request::RemoveModule { name })?;
     }
     on.expect_clean()?;
-    // One target that is missing keeps all of them from being switched.
+    // One target that is missing keeps none of the others from being switched.
     on.machine.ask(&Request::RemoveModule { name: "virtio_net".to_owned() })?;
-    on.apply("header")?.expect(5)?.says(&["virtio_net"])?;
-    packets(on, before).context("without a target")?;
+    on.apply("header")?.success()?.says(&["left_out", "virtio_net"])?;
+    packets(on, "-22 -22").context("without a target")?;
+    on.undo("header")?.success()?;
+    packets(on, before).context("without a target, undone")?;
     on.expect_clean()?;
     guest.machine.power_off()
 }
