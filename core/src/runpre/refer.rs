@@ -133,7 +133,13 @@ impl References<'_> {
         for piece in bytes.chunks(PIECE) {
             let found = buffer.get_mut(..piece.len()).unwrap_or_default();
             if !self.snapshot.read(at, found) {
-                return Leads::Nowhere;
+                // A dump may hold nothing but text; an image file holds all that the build has made.
+                return match self.snapshot.is_started() {
+                    true => Leads::Nowhere,
+                    false => Leads::Elsewhere(format!(
+                        "it leads to {address:#x}, where the image has nothing"
+                    )),
+                };
             }
             if found != piece {
                 return Leads::Elsewhere(format!(
