@@ -219,6 +219,9 @@ does not see changed data, code outside of the image's text, what is hidden from
 memory that it reads (it asks the running kernel; a dump taken from outside is the better witness), nor \
 whether the state of a jump label or a static call is the right one.
 
+With --kernel the text is that of an image file, before its start: what only a running kernel does to its \
+code is foreign there.
+
 The objects are those of a build of the kernel's source with its own configuration and compiler. Without \
 any, they are those that splice prepare --release RELEASE --units has compiled.
 
@@ -231,7 +234,8 @@ pub(crate) struct VerifyArgs {
     /// Objects, or build trees with objects; by default all of the prepared kernel's image.
     #[arg(value_name = "FILE.o|DIR")]
     pub(crate) units: Vec<PathBuf>,
-    /// The prepared kernel; by default the running one, or the only one that is prepared.
+    /// The prepared kernel; by default that of the running kernel's release, or of the image's; for a
+    /// dump the only one that is prepared.
     #[arg(long, value_name = "RELEASE", conflicts_with = "units")]
     pub(crate) release: Option<String>,
     /// The module that the objects are of; by default the kernel image.

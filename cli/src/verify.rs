@@ -45,9 +45,10 @@ pub(crate) fn run(
     args: &VerifyArgs,
     output: &Output,
 ) -> Result<(), Failure> {
+    let snapshot = check::snapshot(arch, &args.kernel)?;
     let mut paths = Vec::new();
     if args.units.is_empty() {
-        let units = image(arch, args)?;
+        let units = image(arch, args, snapshot.release.as_deref())?;
         paths.extend(units.objects.into_iter().map(|below| (units.root.join(&below), below)));
     }
     for given in &args.units {
@@ -57,7 +58,6 @@ pub(crate) fn run(
             paths.push((given.clone(), given.clone()));
         }
     }
-    let snapshot = check::snapshot(arch, &args.kernel)?;
     if args.target != runpre::VMLINUX && !snapshot.symbols.has_module(&args.target) {
         let text = format!("module {} is not loaded; load it, or leave --target out", args.target);
         return Err(Failure::new(Exit::Mismatch, text));
@@ -102,12 +102,16 @@ pub(crate) fn run(
 }
 
 /// The prepared kernel's units.
-fn image(arch: &'static dyn Arch, args: &VerifyArgs) -> Result<kernel::Units, Failure> {
+fn image(
+    arch: &'static dyn Arch,
+    args: &VerifyArgs,
+    release: Option<&str>,
+) -> Result<kernel::Units, Failure> {
     if args.target != runpre::VMLINUX {
         let text = format!("say which objects {} was linked from", args.target);
         return Err(Failure::new(Exit::Usage, text));
     }
-    let tree = kernel::find(arch, args.release.as_deref())?;
+    let tree = kernel::find(arch, args.release.as_deref().or(release))?;
     kernel::compiled_image(&tree).ok_or_else(|| {
         let release = &tree.facts.release;
         let text = format!(

@@ -127,8 +127,8 @@ fn release(parts: &[Part<'_>]) -> Result<String, ImageError> {
             let rest = part.bytes.get(at + BANNER.len()..).unwrap_or_default();
             let end = rest.iter().take(LONGEST_RELEASE + 1).position(|b| *b == b' ');
             let release = rest.get(..end.unwrap_or(0)).unwrap_or_default();
-            // A format ("Linux version %s") is no banner.
-            let plain = |b: &u8| b.is_ascii_graphic() && *b != b'%';
+            // A format ("Linux version %s") is no banner, and a release names a directory.
+            let plain = |b: &u8| b.is_ascii_graphic() && !b"%/".contains(b);
             if !release.is_empty() && release.iter().all(plain) {
                 found.insert(String::from_utf8_lossy(release).into_owned());
             }
