@@ -9,6 +9,7 @@
 use splice_core::arch::{ArchError, Code, Entry};
 
 use crate::forms::{Field, Form, What};
+use crate::nops::INT3;
 use crate::rules::{Place, malformed};
 use crate::{decode, nops, special};
 
@@ -231,13 +232,17 @@ fn replacements<'a>(
     let mut forms = Vec::new();
     for form in product(&own, entry, (0, alternative.replaced), &inside, |p| p.forms.clone())? {
         let rest = len - form.bytes.len();
-        // A 5-byte jump becomes a 2-byte one where that suffices.
+        // A 5-byte jump becomes a 2-byte one where that suffices, with nops behind it, or with
+        // breakpoints (`__apply_relocation`, since 6.8).
         if let ([0xe9, _, _, _, _], [Field { at: 1, what: What::Reloc(r), .. }]) =
             (form.bytes.as_slice(), form.fields.as_slice())
         {
             let what = What::Short(r.clone());
             let mut short = Form::fixed(RULE, &[0xeb, 0]);
             short.fields.push(Field { at: 1, width: 1, what });
+            let mut stopped = short.clone();
+            stopped.bytes.extend([INT3; 3]);
+            forms.push(stopped.then_nops(rest));
             forms.push(short.then_nops(3 + rest));
         }
         forms.push(form.then_nops(rest).named(RULE));

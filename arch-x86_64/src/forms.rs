@@ -51,6 +51,8 @@ pub(crate) enum What<'a> {
     StaticCall(&'a str),
     /// A distance to kernel or module text.
     Text,
+    /// What the kernel's variable of that name begins with.
+    Variable(&'a str),
     /// A distance to a symbol of one of these names.
     Named(&'static [&'static str]),
     /// A distance to a thunk that holds these bytes.
@@ -315,6 +317,15 @@ impl Field<'_> {
             What::Text => {
                 let ok = kernel.is_text(target) || kernel.is_function(target);
                 branch(ok, "is not in kernel or module text")
+            }
+            What::Variable(name) => {
+                let mut have = vec![0; bytes.len()];
+                let read = kernel.addresses(name).iter().any(|at| kernel.read(*at, &mut have));
+                match read {
+                    true if have == bytes => Ok((None, Trust::Confirmed)),
+                    true => Err(format!("the kernel's {name} is {have:02x?}")),
+                    false => Err(format!("the kernel's {name} cannot be read")),
+                }
             }
             What::Named(names) => {
                 let ok = names.iter().any(|n| kernel.addresses(n).contains(&target));

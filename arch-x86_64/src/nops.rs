@@ -16,6 +16,13 @@ const KERNEL: &[&[u8]] = &[
     &[0x66, 0x66, 0x66, 0x0f, 0x1f, 0x84, 0x00, 0, 0, 0, 0],
 ];
 
+/// Those of nine and more bytes with another prefix, as 6.12 has them.
+const LONG: &[&[u8]] = &[
+    &[0x2e, 0x0f, 0x1f, 0x84, 0x00, 0, 0, 0, 0],
+    &[0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0, 0, 0, 0],
+    &[0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0, 0, 0, 0],
+];
+
 /// The kernel's 5-byte nop.
 pub(crate) const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 /// The kernel's 2-byte nop.
@@ -25,7 +32,7 @@ pub(crate) const INT3: u8 = 0xcc;
 
 /// Length of the kernel nop that `bytes` begin with.
 pub(crate) fn kernel_nop(bytes: &[u8]) -> Option<usize> {
-    KERNEL.iter().rev().find(|n| bytes.starts_with(n)).map(|n| n.len())
+    LONG.iter().chain(KERNEL).rev().find(|n| bytes.starts_with(n)).map(|n| n.len())
 }
 
 /// Length of the nop that `bytes` begin with, the assembler's alignment forms included.
@@ -87,6 +94,7 @@ mod tests {
     fn fill_is_nops_only() {
         assert!(is_fill(&[]));
         assert!(is_fill(&[0x90, 0x0f, 0x1f, 0x00, 0x66, 0x90]));
+        assert!(is_fill(&[0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0]));
         assert!(is_fill(&[0xeb, 0x02, 0xcc, 0xcc]));
         assert!(!is_fill(&[0xeb, 0x01, 0xcc, 0xcc]), "jumps into the breakpoints");
         assert!(!is_fill(&[0xeb, 0x02, 0xcc, 0x90]));

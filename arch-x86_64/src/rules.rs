@@ -8,7 +8,7 @@
 
 use splice_core::arch::{ArchError, Code, Entry, KernelView};
 
-use crate::forms::{Form, Relocation, What};
+use crate::forms::{Field, Form, Relocation, What};
 use crate::nops::{INT3, NOP2, NOP5};
 use crate::{special, trampoline};
 
@@ -116,6 +116,7 @@ pub(crate) fn place<'a>(
         special::ENDBR_SEAL => endbr_seal,
         special::JUMP_LABELS => jump_label,
         special::STATIC_CALLS => static_call,
+        section if special::runtime_constant(section).is_some() => runtime_constant,
         _ => {
             return Err(malformed(
                 code,
@@ -168,11 +169,15 @@ fn paravirt<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchErr
 /// Lock prefix: a segment prefix in its place while there is one processor only.
 fn smp_lock<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchError> {
     let own = own(code, entry, 1)?;
-    if !matches!(own.bytes.as_slice(), [0xf0 | 0x3e]) {
-        return Err(malformed(code, entry, "no lock prefix stands there"));
-    }
-    let forms =
-        vec![own, Form::fixed("lock prefix on", &[0xf0]), Form::fixed("lock prefix off", &[0x3e])];
+    // The kernel looks whether the prefix is the first, and leaves the place alone otherwise.
+    let forms = match at(code, entry) {
+        [0xf0 | 0x3e, ..] => {
+            let on = Form::fixed("lock prefix on", &[0xf0]);
+            vec![own, on, Form::fixed("lock prefix off", &[0x3e])]
+        }
+        [0x66, 0xf0, ..] => vec![own],
+        _ => return Err(malformed(code, entry, "no lock prefix stands there")),
+    };
     Ok(Place::new("lock prefix", entry, forms))
 }
 
@@ -212,6 +217,18 @@ fn endbr_seal<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchE
     Ok(Place::new("landing pad", entry, forms))
 }
 
+/// Immediate operand that the start of the kernel writes: the value of a variable that does not change
+/// any more (`runtime_const_fixup`, since 6.11).
+fn runtime_constant<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchError> {
+    let Some((width, variable)) = special::runtime_constant(entry.section) else {
+        return Err(malformed(code, entry, "the section names no variable"));
+    };
+    let own = own(code, entry, width as u64)?;
+    let mut written = Form::fixed("constant of the start", &own.bytes);
+    written.fields.push(Field { at: 0, width, what: What::Variable(variable) });
+    Ok(Place::new("constant of the start", entry, vec![own, written]))
+}
+
 /// Jump label: a jump to the entry's target, or a nop of that length.
 fn jump_label<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchError> {
     let (len, is_nop) = match at(code, entry) {
@@ -235,7 +252,7 @@ fn jump_label<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchE
             (None, None) => return Err(malformed(code, entry, "it has no target")),
         };
         forms.push(if len == 2 {
-            let field = crate::forms::Field { at: 1, width: 1, what };
+            let field = Field { at: 1, width: 1, what };
             let mut form = Form::fixed("jump label on", &[JMP8, 0]);
             form.fields.push(field);
             form

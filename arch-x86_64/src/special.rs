@@ -30,7 +30,7 @@ pub(crate) static SECTIONS: &[SpecialSection] = &[
     row(RETPOLINES, EntrySize::Fixed(4), Role::Dynamic),
     row(RETURNS, EntrySize::Fixed(4), Role::Dynamic),
     row(CALLS, EntrySize::Fixed(4), Role::Dynamic),
-    row(ENDBR_SEAL, EntrySize::Fixed(4), Role::Dynamic),
+    row(ENDBR_SEAL, EntrySize::Fixed(4), Role::Stays),
     row(CFI, EntrySize::Fixed(4), Role::Dynamic),
     // Constants that the start of the kernel writes into instructions, since 6.11
     // (asm/runtime-const.h); the module loader does not.
@@ -53,6 +53,13 @@ pub(crate) static SECTIONS: &[SpecialSection] = &[
     // Another kernel's code, as bytes.
     row(".kexec-purgatory", EntrySize::Whole, Role::Data),
 ];
+
+/// Width in bytes of the constant, and the variable that holds it, of a section of constants that the
+/// start of the kernel writes.
+pub(crate) fn runtime_constant(section: &str) -> Option<(usize, &str)> {
+    let pointer = section.strip_prefix("runtime_ptr_").map(|name| (8, name));
+    pointer.or_else(|| section.strip_prefix("runtime_shift_").map(|name| (1, name)))
+}
 
 /// Alternatives.
 pub(crate) const ALTERNATIVES: &str = ".altinstructions";
@@ -92,7 +99,7 @@ mod tests {
 
     #[test]
     fn tables_of_places_are_dynamic() {
-        for name in [ALTERNATIVES, PARAVIRT, SMP_LOCKS, RETPOLINES, RETURNS, ENDBR_SEAL] {
+        for name in [ALTERNATIVES, PARAVIRT, SMP_LOCKS, RETPOLINES, RETURNS] {
             let row = SECTIONS.iter().find(|s| s.name == name).unwrap();
             assert_eq!(row.role, Role::Dynamic, "{name}");
         }

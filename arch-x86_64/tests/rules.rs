@@ -37,6 +37,8 @@ const STATIC_RETURN: u64 = 0x2345;
 const ALPHA: u64 = 0x3051;
 const BETA: u64 = 0x31c7;
 const HANDLER: u64 = 0x32f5;
+/// A variable.
+const LIMIT: u64 = 0x8801;
 /// Symbols of the kernel under test; each is a function.
 const SYMBOLS: &[(&str, u64)] = &[
     ("__fentry__", FENTRY),
@@ -49,6 +51,7 @@ const SYMBOLS: &[(&str, u64)] = &[
     ("alpha", ALPHA),
     ("beta", BETA),
     ("handler", HANDLER),
+    ("limit", LIMIT),
 ];
 /// A thunk that no symbol names: `jmp *%rax; int3`.
 const THUNK: (u64, [u8; 3]) = (0x9000, [0xff, 0xe0, 0xcc]);
@@ -72,6 +75,11 @@ impl KernelView for Kernel {
             for (byte, held) in buf.iter_mut().zip(THUNK.1.iter().chain(&[0xcc; 8])) {
                 *byte = *held;
             }
+            return true;
+        }
+        if address == KERNEL + LIMIT {
+            let held = 0x7fff_ffff_f000_u64.to_le_bytes();
+            buf.copy_from_slice(&held[..buf.len()]);
             return true;
         }
         if address == KERNEL + TRAMPOLINE {
@@ -603,6 +611,31 @@ fn alternative_jumps_may_get_shorter() {
     case.accepts(&format!("eb {} 0f 1f 00", to8(1, near)), "alternative", &[(8, near)]);
     case.accepts("0f 1f 44 00 00", "", &[]);
     case.refused(&format!("eb {} 0f 1f 01", to8(1, near)));
+    case.accepts(&format!("eb {} cc cc cc", to8(1, near)), "alternative", &[(8, near)]);
+    case.refused(&format!("eb {} cc cc 90", to8(1, near)));
+}
+
+#[test]
+fn constant_of_the_start() {
+    // movabs $0x0123456789abcdef, %rax; the entry is about the operand.
+    let object = "ef cd ab 89 67 45 23 01";
+    let case = Case::new("runtime_ptr_limit", object, &[]);
+    case.accepts("00 f0 ff ff ff 7f 00 00", "constant of the start", &[]);
+    case.accepts(object, "", &[]);
+    assert!(case.refused("00 e0 ff ff ff 7f 00 00").why.contains("the kernel's limit is"));
+    let shift = Case::new("runtime_shift_limit", "0c", &[]);
+    shift.accepts("00", "constant of the start", &[]);
+    shift.refused("0d");
+    let unknown = Case::new("runtime_ptr_unknown", object, &[]);
+    assert!(unknown.refused("00 f0 ff ff ff 7f 00 00").why.contains("cannot be read"));
+}
+
+#[test]
+fn lock_prefix_behind_another_is_left_alone() {
+    // lock cmpxchg %bp,0x0(%r13): the entry is about the first prefix.
+    let case = Case::new(".smp_locks", "66 f0 41 0f b1 6d 00", &[]);
+    case.accepts("66 f0 41 0f b1 6d 00", "", &[]);
+    case.refused("3e f0 41 0f b1 6d 00");
 }
 
 #[test]

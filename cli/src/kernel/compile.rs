@@ -25,7 +25,7 @@ const MAX_OBJECT: u64 = 1 << 30;
 /// What is added to the flags of a kernel with that configuration: a section for each function and
 /// object, so that each can be compared and moved by itself; and debug information, all of it in the
 /// object and as it is, which does not change the code.
-pub(super) fn flags(config: &str) -> String {
+pub(super) fn flags(config: &str) -> Vec<String> {
     let set = |name: &str| config.lines().any(|line| line.strip_prefix(name) == Some("=y"));
     let mut flags = "KCFLAGS=-ffunction-sections -fdata-sections".to_owned();
     for (needed, flag) in [
@@ -40,7 +40,15 @@ pub(super) fn flags(config: &str) -> String {
             flags.push_str(flag);
         }
     }
-    flags
+    [flags].into_iter().chain(tables(config)).collect()
+}
+
+/// What makes objtool write its tables for each unit. A kernel with IBT leaves that to the link of the
+/// image (`delay-objtool`, scripts/Makefile.lib), but for modules of a single unit, so each unit is
+/// built as one of those.
+pub(super) fn tables(config: &str) -> Option<String> {
+    let delayed = config.lines().any(|line| line == "CONFIG_X86_KERNEL_IBT=y");
+    delayed.then(|| "is-single-obj-m=y".to_owned())
 }
 
 /// A unit, compiled twice, without debug sections.
@@ -138,7 +146,7 @@ pub(crate) fn before(
         if !open.is_empty() {
             let output = tree
                 .make(&tree.source())
-                .arg(flags(&tree.config()?))
+                .args(flags(&tree.config()?))
                 .arg(format!("-j{jobs}"))
                 .args(open.iter().map(|(_, built)| &built.goal))
                 .output()
@@ -242,7 +250,7 @@ fn fresh(
     let output = tree
         .make(overlay.path())
         .args(["-o", "prepare"])
-        .arg(flags(&tree.config()?))
+        .args(flags(&tree.config()?))
         .arg(format!("-j{jobs}"))
         .args(added.iter().map(|(_, built)| &built.goal))
         .output()
@@ -491,12 +499,13 @@ mod tests {
     #[test]
     fn every_kernel_is_built_with_whole_debug_information() {
         let plain = "KCFLAGS=-ffunction-sections -fdata-sections";
-        assert_eq!(flags("CONFIG_DEBUG_INFO=y\n# CONFIG_DEBUG_INFO_SPLIT is not set\n"), plain);
-        assert_eq!(flags("CONFIG_DEBUG_INFO_NONE=y\n"), format!("{plain} -g"));
+        assert_eq!(flags("CONFIG_DEBUG_INFO=y\n# CONFIG_DEBUG_INFO_SPLIT is not set\n"), [plain]);
+        assert_eq!(flags("CONFIG_DEBUG_INFO_NONE=y\n"), [format!("{plain} -g")]);
         assert_eq!(
             flags("CONFIG_DEBUG_INFO=y\nCONFIG_DEBUG_INFO_SPLIT=y\n"),
-            format!("{plain} -gno-split-dwarf")
+            [format!("{plain} -gno-split-dwarf")]
         );
+        assert_eq!(flags("CONFIG_DEBUG_INFO=y\nCONFIG_X86_KERNEL_IBT=y\n").len(), 2);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Tree, cache, packages};
+use super::{Tree, cache, compile, packages};
 
 /// What makes all objects that the image is linked from, and then one object of all of them (Makefile;
 /// since 6.1).
@@ -43,7 +43,7 @@ pub(crate) fn compiled(tree: &Tree) -> Option<Units> {
 
 /// Compiles the units of these directories of the source (`.` for all of the image), in a copy of the tree; what a killed
 /// run has compiled is not compiled again.
-pub(crate) fn compile(
+pub(crate) fn compile_all(
     tree: &Tree,
     directories: &[PathBuf],
     jobs: usize,
@@ -138,6 +138,7 @@ fn make(
         .make(place)
         .arg(FLAGS)
         .args(NO_KEYS)
+        .args(compile::tables(&tree.config()?))
         .args(goals)
         .arg(format!("-j{jobs}"))
         .stdout(Stdio::piped())

@@ -20,7 +20,7 @@ mod versions;
 pub(crate) use compile::{Compiled, after, before, object_of};
 pub(crate) use constants::{changed as changed_constants, outputs as constant_outputs};
 pub use debian::{Kernel, kernels};
-pub(crate) use image::{Units, compile as compile_image, compiled as compiled_image};
+pub(crate) use image::{Units, compile_all as compile_image, compiled as compiled_image};
 pub(crate) use kbuild::{Built, Kbuild, Owner};
 pub(crate) use lists::{Added, Listed, changes};
 pub(crate) use module::fixed_module;

@@ -19,7 +19,7 @@ use crate::exit::{Exit, Failure};
 
 const FACTS: &str = "tree.json";
 /// Version of the layout of a prepared kernel; another one is made anew.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 1;
 /// Variables that would change what make does, or which compiler runs how.
 const UNWANTED: &[&str] = &[
     "MAKEFLAGS",
@@ -469,7 +469,7 @@ impl Ready {
         let run = |words: &[&str]| {
             // With the flags for units already, or the first unit would build all of this again.
             let mut make = tree.make(&source);
-            packages::run(make.args(words).arg(&flags).arg(format!("-j{jobs}")))
+            packages::run(make.args(words).args(&flags).arg(format!("-j{jobs}")))
         };
         if source.join("include/generated/autoconf.h").exists() {
             note("cleaning the copy of the source");

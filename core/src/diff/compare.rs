@@ -370,8 +370,9 @@ impl<'a> Context<'a> {
             .filter_map(|(at, id)| {
                 let section = unit.spans.get(*id)?.section;
                 let row = unit.special(section)?;
-                let follows = matches!(row.role, Role::Parallel { .. } | Role::Annotates)
-                    || self.has_parallel(row.name);
+                let follows =
+                    matches!(row.role, Role::Parallel { .. } | Role::Annotates | Role::Stays)
+                        || self.has_parallel(row.name);
                 let name = unit.sections.get(section)?.name.as_str();
                 (!follows).then_some((*at, name, *id))
             })

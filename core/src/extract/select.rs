@@ -294,6 +294,7 @@ impl Selector<'_, '_> {
             }
             let Some(special) = post.special(span.section) else { continue };
             let travels = match special.role {
+                Role::Stays => false,
                 Role::Parallel { .. } => {
                     post.parallel(id).is_some_and(|other| self.seen.contains(&other))
                 }

@@ -9,10 +9,11 @@ use super::learn::{Fact, Globals, Hint, LIST, Sections, Taught, fact, hint};
 use super::locate::{self, Candidates, Place, candidates, is_kept};
 use super::{FunctionReport, MismatchReport, Refusal, RuleTotal, Snapshot, Unproven};
 use crate::arch::{Arch, KernelView};
-use crate::unit::{SpanId, SymbolPlace, Unit};
+use crate::unit::{Span, SpanId, SpanKind, SymbolPlace, Unit};
 
 /// Bytes behind a function that are looked at for padding.
 const PADDING_MAX: u64 = 64;
+const WEAK: &str = "a weak definition: another unit's stands in the kernel";
 
 /// What is done about a function that is not what it should be: the match ends with the refusal, or
 /// goes on without the function.
@@ -87,9 +88,7 @@ pub(super) fn match_unit(
             })
             .collect(),
     };
-    let losers = Vec::new();
-    let mut matching =
-        Matching { arch, unit, target, snapshot, needed, globals, refuse, losers, matched };
+    let mut matching = Matching { arch, unit, target, snapshot, needed, globals, refuse, matched };
     let mut open = Vec::new();
     for candidate in found {
         if candidate.places.is_empty() {
@@ -99,7 +98,7 @@ pub(super) fn match_unit(
         }
     }
     matching.decide(open)?;
-    matching.losers()?;
+    matching.unlisted()?;
     matching.hints_hold()?;
     let mut matched = matching.matched;
     matched.functions.sort_by_key(|f| f.symbol);
@@ -124,8 +123,6 @@ struct Matching<'a, 'r> {
     needed: &'a [u32],
     globals: &'a mut Globals,
     refuse: &'a mut Refuse<'r>,
-    /// Weak functions whose name another unit's has.
-    losers: Vec<SpanId>,
     matched: UnitMatch,
 }
 
@@ -152,20 +149,14 @@ impl Matching<'_, '_> {
         let id = candidate.span;
         let Some(span) = self.unit.spans.get(id) else { return Ok(()) };
         let is_needed = self.is_needed(id);
-        let weak = span
-            .symbol
-            .and_then(|s| self.unit.symbols.get(s as usize))
-            .is_some_and(|s| s.binding == STB_WEAK.0);
+        let weak = self.is_weak(span);
         let why = match &candidate.nearest {
             None if is_needed => {
                 let (function, unit) = (span.name.clone(), self.unit.name.clone());
                 return (self.refuse)(id, Refusal::NotFound { function, unit });
             }
             None => "the kernel's symbol list has no function of this name",
-            Some(_) if weak && !is_needed => {
-                self.losers.push(id);
-                "a weak definition: another unit's stands in the kernel"
-            }
+            Some(_) if weak && !is_needed => WEAK,
             Some((_, mismatch)) if mismatch.short_branch && !is_needed => {
                 "the kernel has it laid out otherwise: shorter branches to neighbours, or other \
                  alignment"
@@ -234,24 +225,51 @@ impl Matching<'_, '_> {
         Ok(())
     }
 
-    /// A weak definition that lost has no name in the kernel, but its code is still in its section.
-    fn losers(&mut self) -> Result<(), Refusal> {
-        for id in std::mem::take(&mut self.losers) {
-            let Some(span) = self.unit.spans.get(id) else { continue };
+    /// Code that the kernel's list does not have: a weak definition that lost to another unit's, and
+    /// code without a symbol. It is where its section is.
+    fn unlisted(&mut self) -> Result<(), Refusal> {
+        for (id, span) in self.unit.spans.iter().enumerate() {
+            let nameless = span.kind == SpanKind::Anonymous && self.is_plain_code(span);
+            if !nameless && !self.is_weak(span) {
+                continue;
+            }
             let Some(section) = self.matched.sections.get(span.section) else { continue };
             let address = section.value.wrapping_add(span.offset);
+            if self.matched.functions.iter().any(|f| f.span == id && f.address == address) {
+                continue;
+            }
             let mut found = Candidates { span: id, places: Vec::new(), nearest: None };
             if self.snapshot.is_text(address) {
                 let here = (self.arch, self.unit, self.target, self.snapshot);
                 locate::at(here, &mut found, address)?;
             }
-            let places: Vec<u64> = found.places.iter().map(|p| p.address).collect();
-            let this = self.matched.unproven.iter_mut().find(|u| u.function == span.name);
-            if let Some(unproven) = this {
-                unproven.places = places;
+            let places = found.places.iter().map(|place| place.address).collect();
+            let known = self.matched.unproven.iter_mut().find(|u| u.function == span.name);
+            match known {
+                Some(unproven) => unproven.places = places,
+                None if nameless => {
+                    self.unproven(id, "it has no symbol".to_owned(), places);
+                }
+                None => self.unproven(id, WEAK.to_owned(), places),
             }
         }
         Ok(())
+    }
+
+    /// Whether a span is code, and no table's.
+    fn is_plain_code(&self, span: &Span) -> bool {
+        self.unit.is_code(span)
+            && self.unit.special(span.section).is_none()
+            && self.unit.sections.get(span.section).is_some_and(|s| is_kept(&s.name))
+    }
+
+    /// Whether another unit's definition may stand in a function's stead.
+    fn is_weak(&self, span: &Span) -> bool {
+        span.kind == SpanKind::Function
+            && span
+                .symbol
+                .and_then(|s| self.unit.symbols.get(s as usize))
+                .is_some_and(|s| s.binding == STB_WEAK.0)
     }
 
     /// Takes a place for a function's if nothing that it says contradicts what is known; then what

@@ -108,7 +108,9 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
             None | Some(Role::Data | Role::Listed | Role::Placed) => {
                 cut_ordinary(&mut spans, index, section, starts, replaced, unit);
             }
-            Some(Role::Dynamic | Role::Boot | Role::Travels | Role::Parallel { .. }) => {
+            Some(
+                Role::Dynamic | Role::Boot | Role::Stays | Role::Travels | Role::Parallel { .. },
+            ) => {
                 cut_table(&mut spans, index, section, tables.get(index));
             }
         }

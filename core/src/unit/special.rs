@@ -43,6 +43,9 @@ pub enum Role {
     Dynamic,
     /// The same, but only the start of the kernel acts on it: new code cannot have one.
     Boot,
+    /// The same, but an entry says something that holds for all that was linked together (that nothing
+    /// refers to the place), so it does not travel.
+    Stays,
     /// An entry travels with what its owner relocation points into.
     Travels,
     /// The same; it is read by the module's build only, so it makes no function differ.
@@ -69,12 +72,12 @@ impl Role {
 
     /// Whether entries name what they are about by a relocation.
     pub fn has_owner(self) -> bool {
-        matches!(self, Role::Dynamic | Role::Boot | Role::Travels | Role::Annotates)
+        matches!(self, Role::Dynamic | Role::Boot | Role::Stays | Role::Travels | Role::Annotates)
     }
 
     /// Whether entries describe places that the kernel may rewrite.
     pub fn is_rewritten(self) -> bool {
-        matches!(self, Role::Dynamic | Role::Boot)
+        matches!(self, Role::Dynamic | Role::Boot | Role::Stays)
     }
 }
 

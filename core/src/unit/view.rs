@@ -221,19 +221,13 @@ impl Unit {
             .iter()
             .filter_map(|(offset, id)| self.raw_entry(span, *offset, *id))
             .collect();
+        let inner: Vec<Vec<Entry<'_>>> = entries.iter().map(RawEntry::inner).collect();
         let replacements: Vec<Option<Code<'_>>> =
-            entries.iter().map(RawEntry::replacement_code).collect();
+            entries.iter().zip(&inner).map(|(raw, inner)| raw.replacement_code(inner)).collect();
         let entries: Vec<Entry<'_>> = entries
             .iter()
             .zip(&replacements)
-            .map(|(raw, replacement)| Entry {
-                section: raw.section,
-                offset: raw.offset,
-                data: raw.data,
-                relocs: &raw.relocs,
-                replacement: replacement.as_ref(),
-                target: raw.target,
-            })
+            .map(|(raw, replacement)| raw.entry(replacement.as_ref()))
             .collect();
         let relocs = self.code_relocs(span);
         Ok(f(&Code {
@@ -266,6 +260,29 @@ impl Unit {
         symbol.value.checked_sub(span.offset).filter(|offset| within && *offset <= span.size)
     }
 
+    /// The entries that are about a replacement, but for those that have one themselves.
+    fn plain_entries(&self, replacement: SpanId) -> Vec<RawEntry<'_>> {
+        let plain = |id: &SpanId| {
+            let relocs = self.relocs_of(*id).iter();
+            !relocs.clone().any(|reloc| match self.resolve(reloc.symbol, reloc.addend) {
+                Target::Span { id: to, .. } => to != replacement && self.is_payload(to),
+                _ => false,
+            })
+        };
+        self.entries_of(replacement)
+            .iter()
+            .filter(|(_, id)| plain(id))
+            .filter_map(|(offset, id)| self.raw_entry(replacement, *offset, *id))
+            .collect()
+    }
+
+    fn is_payload(&self, span: SpanId) -> bool {
+        self.spans
+            .get(span)
+            .and_then(|span| self.special(span.section))
+            .is_some_and(|row| row.role == Role::Payload)
+    }
+
     fn raw_entry(&self, code: SpanId, offset: u64, id: SpanId) -> Option<RawEntry<'_>> {
         let span = self.spans.get(id)?;
         let row = self.special(span.section)?;
@@ -288,15 +305,19 @@ impl Unit {
                 continue;
             };
             let target = self.spans.get(to)?;
-            let payload = self.special(target.section).is_some_and(|r| r.role == Role::Payload);
+            let payload = self.is_payload(to) && to != code;
             // A replacement may lie behind the function, in its own section.
             let function = self.spans.get(code)?;
             let behind = target.kind == SpanKind::Anonymous
                 && target.section == function.section
                 && self.is_code(target);
             if payload || behind {
-                entry.replacement =
-                    Some((target.name.as_str(), self.bytes_of(target), self.code_relocs(to)));
+                entry.replacement = Some(RawCode {
+                    name: target.name.as_str(),
+                    bytes: self.bytes_of(target),
+                    relocs: self.code_relocs(to),
+                    entries: self.plain_entries(to),
+                });
                 if behind {
                     entry.target = target.offset.checked_sub(function.offset);
                 }
@@ -314,13 +335,38 @@ struct RawEntry<'a> {
     offset: u64,
     data: &'a [u8],
     relocs: Vec<CodeReloc<'a>>,
-    replacement: Option<(&'a str, &'a [u8], Vec<CodeReloc<'a>>)>,
+    replacement: Option<RawCode<'a>>,
     target: Option<u64>,
 }
 
+/// A replacement before its parts are put together.
+struct RawCode<'a> {
+    name: &'a str,
+    bytes: &'a [u8],
+    relocs: Vec<CodeReloc<'a>>,
+    entries: Vec<RawEntry<'a>>,
+}
+
 impl RawEntry<'_> {
-    fn replacement_code(&self) -> Option<Code<'_>> {
-        let (name, bytes, relocs) = self.replacement.as_ref()?;
-        Some(Code { name, bytes, relocs, entries: &[] })
+    /// The entries about the replacement.
+    fn inner(&self) -> Vec<Entry<'_>> {
+        let entries = self.replacement.as_ref().map_or(&[][..], |code| &code.entries);
+        entries.iter().map(|raw| raw.entry(None)).collect()
+    }
+
+    fn replacement_code<'r>(&'r self, entries: &'r [Entry<'r>]) -> Option<Code<'r>> {
+        let RawCode { name, bytes, relocs, .. } = self.replacement.as_ref()?;
+        Some(Code { name, bytes, relocs, entries })
+    }
+
+    fn entry<'r>(&'r self, replacement: Option<&'r Code<'r>>) -> Entry<'r> {
+        Entry {
+            section: self.section,
+            offset: self.offset,
+            data: self.data,
+            relocs: &self.relocs,
+            replacement,
+            target: self.target,
+        }
     }
 }

@@ -20,9 +20,9 @@ use crate::v1::{
     HandleV1, KernelV1, LearnedV1, MatchedV1, MismatchV1, NeverQuiescentV1, PartialV1, PluginV1,
     PluginV1Ref, RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_ANNOTATES, ROLE_BOOT, ROLE_DATA,
     ROLE_DROPPED, ROLE_DYNAMIC, ROLE_FROZEN, ROLE_IDS, ROLE_LISTED, ROLE_PARALLEL, ROLE_PAYLOAD,
-    ROLE_PLACED, ROLE_TRAVELS, RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1, RunMatchV1,
-    SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS, SIZE_ONE_OF, SIZE_WHOLE, SpecialSectionV1,
-    TemplateV1, VerdictV1,
+    ROLE_PLACED, ROLE_STAYS, ROLE_TRAVELS, RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1,
+    RunMatchV1, SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS, SIZE_ONE_OF, SIZE_WHOLE,
+    SpecialSectionV1, TemplateV1, VerdictV1,
 };
 
 /// Relocation types that [`splice_core::arch::RelocationFixup::describe`] is asked for when the
@@ -195,6 +195,7 @@ fn special_section(row: &SpecialSection) -> SpecialSectionV1 {
         Role::Ids => (ROLE_IDS, ""),
         Role::Boot => (ROLE_BOOT, ""),
         Role::Annotates => (ROLE_ANNOTATES, ""),
+        Role::Stays => (ROLE_STAYS, ""),
         Role::Frozen => (ROLE_FROZEN, ""),
     };
     let name = row.name.into();

@@ -272,6 +272,8 @@ pub const ROLE_PLACED: u32 = 8;
 pub const ROLE_IDS: u32 = 9;
 /// `Role::Boot`.
 pub const ROLE_BOOT: u32 = 10;
+/// `Role::Stays`.
+pub const ROLE_STAYS: u32 = 13;
 /// `Role::Annotates`.
 pub const ROLE_ANNOTATES: u32 = 11;
 /// `Role::Frozen`.

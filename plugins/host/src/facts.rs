@@ -6,8 +6,8 @@ use splice_core::unit::{EntrySize, Role, SpecialSection};
 use splice_plugin_abi::v1::{
     FactsV1, RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_ANNOTATES, ROLE_BOOT, ROLE_DATA,
     ROLE_DROPPED, ROLE_DYNAMIC, ROLE_FROZEN, ROLE_IDS, ROLE_LISTED, ROLE_PARALLEL, ROLE_PAYLOAD,
-    ROLE_PLACED, ROLE_TRAVELS, RelocInfoV1, SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS,
-    SIZE_ONE_OF, SIZE_WHOLE, SpecialSectionV1,
+    ROLE_PLACED, ROLE_STAYS, ROLE_TRAVELS, RelocInfoV1, SIZE_FIXED, SIZE_FROM_HEADER,
+    SIZE_FROM_RELOCATIONS, SIZE_ONE_OF, SIZE_WHOLE, SpecialSectionV1,
 };
 
 use crate::file::Note;
@@ -173,6 +173,7 @@ fn section(row: &SpecialSectionV1) -> Result<SpecialSection, String> {
         ROLE_IDS => Role::Ids,
         ROLE_BOOT => Role::Boot,
         ROLE_ANNOTATES => Role::Annotates,
+        ROLE_STAYS => Role::Stays,
         ROLE_FROZEN => Role::Frozen,
         other => return Err(format!("section {} of unknown role {other}", row.name)),
     };

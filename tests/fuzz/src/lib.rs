@@ -102,6 +102,20 @@ fn ask(arch: &dyn Arch, unit: &Unit) {
     }
 }
 
+/// The objects below a directory.
+pub fn objects(directory: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            objects(&path, found)?;
+        } else if path.extension().is_some_and(|e| e == "o") {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use splice_core::diff::Inlined;
@@ -127,18 +141,4 @@ mod tests {
             assert!(report.contains("its layout changed"), "{report}");
         }
     }
-}
-
-/// The objects below a directory.
-pub fn objects(directory: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let path = entry.path();
-        if entry.file_type()?.is_dir() {
-            objects(&path, found)?;
-        } else if path.extension().is_some_and(|e| e == "o") {
-            found.push(path);
-        }
-    }
-    Ok(())
 }

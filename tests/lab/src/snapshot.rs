@@ -21,6 +21,8 @@ pub fn take(machine: &mut Machine, directory: &Path) -> Result<()> {
     let mut ranges = vec![
         range(&kallsyms, "_stext", "_etext")?,
         range(&kallsyms, "__start_rodata", "__end_rodata")?,
+        range(&kallsyms, "_sdata", "_edata")?,
+        range(&kallsyms, "__bss_start", "__bss_stop")?,
     ];
     for line in modules.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
