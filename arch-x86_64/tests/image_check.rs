@@ -26,10 +26,15 @@ extern int note(const char *, int);
 int counter = 3;
 int report(int x) { counter += x; return note("the number of things", x) + counter; }
 int other(int x) { return x * 5 + counter; }
+extern int early(int);
+__attribute__((weak)) int chosen(int x) { return early(x) + 1; }
 "#;
 const REST: &str = r#"
 const char linux_banner[] = "Linux version 6.1.0-test (me@here)";
 int note(const char *s, int x) { return s[x]; }
+__attribute__((noipa)) int early(int x) { return x * 3; }
+__attribute__((noipa)) int late(int x) { return x * 7; }
+int chosen(int x) { return late(x) + 1; }
 "#;
 const SCRIPT: &str = "SECTIONS {
     . = 0xffffffff81000000;
@@ -96,6 +101,7 @@ fn an_images_functions_are_proven() {
     let survey = linked.survey(linked.image.clone());
     let names: Vec<&str> = survey.functions().iter().map(|f| f.function.as_str()).collect();
     assert_eq!(names, ["report", "other"]);
+    // The weak one has the bytes of the one that stands there, but leads elsewhere.
     assert!(survey.foreign().is_empty(), "{:?}", survey.foreign());
 }
 

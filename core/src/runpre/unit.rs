@@ -32,6 +32,8 @@ pub(super) struct UnitMatch {
     pub(super) learned: usize,
     /// Number of references to memory that the snapshot does not hold.
     pub(super) unread: usize,
+    /// Code without a symbol, where it was found: addresses and sizes.
+    pub(super) nameless: Vec<(u64, u64)>,
     /// Section addresses.
     pub(super) sections: Sections,
     /// Parts of symbol values: held against everything that is known in the end.
@@ -77,6 +79,7 @@ pub(super) fn match_unit(
         rules: Vec::new(),
         learned: 0,
         unread: 0,
+        nameless: Vec::new(),
         sections: Sections::new(unit.sections.len()),
         hints: Vec::new(),
         places: unit
@@ -178,7 +181,9 @@ impl Matching<'_, '_> {
             let mut still = Vec::new();
             for mut candidate in open {
                 let id = candidate.span;
-                if candidate.places.len() > 1 {
+                let weak = self.unit.spans.get(id).is_some_and(|span| self.is_weak(span));
+                let may_lose = weak && !self.is_needed(id);
+                if candidate.places.len() > 1 || may_lose {
                     let (unit, sections) = (self.unit, &self.matched.sections);
                     let (globals, snapshot) = (&*self.globals, self.snapshot);
                     candidate.places.retain(|place| {
@@ -191,6 +196,8 @@ impl Matching<'_, '_> {
                     });
                 }
                 match candidate.places.len() {
+                    // The other unit's has the same bytes, but refers to something else.
+                    0 if may_lose => self.unproven(id, WEAK.to_owned(), Vec::new()),
                     0 => {
                         let refusal = no_place_left(self.unit, id);
                         (self.refuse)(id, refusal)?;
@@ -243,12 +250,12 @@ impl Matching<'_, '_> {
                 let here = (self.arch, self.unit, self.target, self.snapshot);
                 locate::at(here, &mut found, address)?;
             }
-            let places = found.places.iter().map(|place| place.address).collect();
+            let places: Vec<u64> = found.places.iter().map(|place| place.address).collect();
             let known = self.matched.unproven.iter_mut().find(|u| u.function == span.name);
             match known {
                 Some(unproven) => unproven.places = places,
                 None if nameless => {
-                    self.unproven(id, "it has no symbol".to_owned(), places);
+                    self.matched.nameless.extend(places.iter().map(|at| (*at, span.size)));
                 }
                 None => self.unproven(id, WEAK.to_owned(), places),
             }

@@ -21,6 +21,7 @@ pub struct Survey {
     functions: Vec<FunctionReport>,
     unproven: Vec<Unproven>,
     foreign: Vec<Foreign>,
+    nameless: Vec<(u64, u64)>,
     rules: Vec<RuleTotal>,
     learned: usize,
     unread: usize,
@@ -143,6 +144,7 @@ pub fn survey(
         functions,
         unproven: matched.unproven,
         foreign,
+        nameless: matched.nameless,
         rules: matched.rules,
         learned: matched.learned,
         unread: matched.unread,
@@ -203,6 +205,7 @@ pub fn verify(
                 }
             }
         }
+        covered.extend(survey.nameless.iter().map(|(at, size)| (*at, at.saturating_add(*size))));
         for one in survey.unproven {
             // Wherever this very code stands, some unit's function is explained.
             covered.extend(one.places.iter().map(|at| (*at, at.saturating_add(one.size))));
