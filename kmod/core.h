@@ -175,6 +175,8 @@ int splice_sysfs_add(struct splice_update *update);
 
 /* switch.c */
 int splice_switch(struct splice_update *update, bool apply);
+bool splice_stands_on(const struct splice_update *upper,
+		      const struct splice_update *lower);
 
 /* stack.c */
 void splice_scan(struct splice_stop *stop);

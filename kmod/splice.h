@@ -14,11 +14,13 @@
 #include <linux/types.h>
 
 /* Raised with every change of the structures below. */
-#define SPLICE_ABI		2
+#define SPLICE_ABI		3
 /* Bytes of the longest site. */
 #define SPLICE_SITE_MAX		16
 /* Bit fields of the most complicated trampoline. */
 #define SPLICE_FIELDS_MAX	4
+/* Updates that one may stand on. */
+#define SPLICE_BASES_MAX	4
 
 /**
  * struct splice_field - where a part of the displacement goes
@@ -100,6 +102,8 @@ struct splice_range {
  * @nsites: number of @sites
  * @nobjects: number of @objects
  * @nranges: number of @ranges
+ * @bases: an address in each update that this one was matched with or uses
+ *	something of, the others NULL
  * @stack_clear: bits cleared in a stack word before it is compared
  * @stack_set: bits then set in it
  */
@@ -116,6 +120,7 @@ struct splice_part {
 	u32 nsites;
 	u32 nobjects;
 	u32 nranges;
+	const void *bases[SPLICE_BASES_MAX];
 	u64 stack_clear;
 	u64 stack_set;
 };

@@ -212,30 +212,70 @@ static struct splice_update *splice_below(const struct splice_spot *spot)
 	return NULL;
 }
 
-/*
- * An update applied after @update that has written into its modules, or over
- * an object that @update has replaced.
- */
-static struct splice_update *splice_above(struct splice_update *update)
+static bool splice_owns(const struct splice_update *update, const void *addr)
 {
 	struct splice_member *member;
-	struct splice_update *other;
+
+	list_for_each_entry(member, &update->members, node)
+		if (within_module_core((unsigned long)addr,
+				       member->part->owner))
+			return true;
+	return false;
+}
+
+/**
+ * splice_stands_on() - whether an update cannot do without another
+ * @upper: the update
+ * @lower: the other one
+ *
+ * The caller holds splice_mutex.
+ *
+ * Return: true if both are applied, @upper after @lower, and @upper has
+ * written into @lower's modules or over an object that @lower has replaced,
+ * or was made for what @lower has brought.
+ */
+bool splice_stands_on(const struct splice_update *upper,
+		      const struct splice_update *lower)
+{
+	struct splice_member *member;
 	size_t i;
 
-	list_for_each_entry(other, &splice_updates, node) {
-		if (other->state != SPLICE_APPLIED ||
-		    other->order <= update->order)
-			continue;
-		for (i = 0; i < other->nspots; i++) {
-			if (splice_overlap(update, &other->spots[i]))
-				return other;
-			list_for_each_entry(member, &update->members, node)
-				if (other->spots[i].module ==
-				    member->part->owner)
-					return other;
-		}
-	}
+	if (upper->state != SPLICE_APPLIED || lower->state != SPLICE_APPLIED ||
+	    upper->order <= lower->order)
+		return false;
+	for (i = 0; i < upper->nspots; i++)
+		if (splice_overlap(lower, &upper->spots[i]) ||
+		    splice_owns(lower, (void *)upper->spots[i].addr))
+			return true;
+	list_for_each_entry(member, &upper->members, node)
+		for (i = 0; i < SPLICE_BASES_MAX; i++)
+			if (splice_owns(lower, member->part->bases[i]))
+				return true;
+	return false;
+}
+
+static struct splice_update *splice_above(const struct splice_update *update)
+{
+	struct splice_update *other;
+
+	list_for_each_entry(other, &splice_updates, node)
+		if (splice_stands_on(other, update))
+			return other;
 	return NULL;
+}
+
+/* What the update was matched with must still be in effect. */
+static int splice_check_base(struct splice_update *update, const void *base)
+{
+	struct splice_update *other;
+
+	if (!base)
+		return 0;
+	list_for_each_entry(other, &splice_updates, node)
+		if (other->state == SPLICE_APPLIED && splice_owns(other, base))
+			return 0;
+	return splice_fail(update, -ENODEV,
+			   "an update that it stands on was undone");
 }
 
 static bool splice_within(const struct splice_spot *spot,
@@ -352,6 +392,7 @@ static void splice_release(struct splice_update *update)
 static int splice_acquire(struct splice_update *update)
 {
 	struct splice_member *member;
+	size_t i;
 	int err;
 
 	list_for_each_entry(member, &update->members, node) {
@@ -360,6 +401,11 @@ static int splice_acquire(struct splice_update *update)
 					   "%u of %u parts are loaded",
 					   update->nmembers,
 					   member->part->nparts);
+		for (i = 0; i < SPLICE_BASES_MAX; i++) {
+			err = splice_check_base(update, member->part->bases[i]);
+			if (err)
+				return err;
+		}
 	}
 	list_for_each_entry(member, &update->members, node) {
 		if (try_module_get(member->part->owner))

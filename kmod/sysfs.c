@@ -210,6 +210,22 @@ static ssize_t targets_show(struct kobject *kobj, struct kobj_attribute *attr,
 	return at;
 }
 
+/* The updates that cannot be undone before this one. */
+static ssize_t stands_on_show(struct kobject *kobj,
+			      struct kobj_attribute *attr, char *buf)
+{
+	struct splice_update *other;
+	int at = 0;
+
+	mutex_lock(&splice_mutex);
+	list_for_each_entry(other, &splice_updates, node)
+		if (splice_stands_on(to_update(kobj), other))
+			at += sysfs_emit_at(buf, at, "%s\n", other->id);
+	mutex_unlock(&splice_mutex);
+	return at;
+}
+
+static struct kobj_attribute stands_on_attr = __ATTR_RO(stands_on);
 static struct kobj_attribute modules_attr = __ATTR_RO(modules);
 static struct kobj_attribute targets_attr = __ATTR_RO(targets);
 static struct kobj_attribute enabled_attr = __ATTR_RW_MODE(enabled, 0600);
@@ -234,6 +250,7 @@ static struct attribute *splice_update_attrs[] = {
 	&objects_attr.attr,
 	&modules_attr.attr,
 	&targets_attr.attr,
+	&stands_on_attr.attr,
 	NULL,
 };
 ATTRIBUTE_GROUPS(splice_update);

@@ -140,6 +140,10 @@ pub(crate) struct CreateArgs {
     /// The prepared kernel; by default the running one, or the only one that is prepared.
     #[arg(long, value_name = "RELEASE")]
     pub(crate) release: Option<String>,
+    /// A patch that an update which is applied already was made of: this update is built on its source,
+    /// and replaces its code. May be repeated, in the order in which they were applied.
+    #[arg(long, value_name = "PATCH")]
+    pub(crate) base: Vec<PathBuf>,
     /// The update file; by default ID.splice.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

@@ -18,6 +18,7 @@ use crate::absent::{self, LeftOut};
 use crate::args::{CheckArgs, KernelArgs};
 use crate::exit::{Exit, Failure};
 use crate::inspect;
+use crate::live;
 use crate::output::Output;
 
 /// A kernel that an update fits.
@@ -58,7 +59,10 @@ pub(crate) fn run(
     output: &Output,
 ) -> Result<(), Failure> {
     let (update, _) = inspect::read(&args.file)?;
-    let snapshot = snapshot(arch, &args.kernel)?;
+    let mut snapshot = snapshot(arch, &args.kernel)?;
+    if args.kernel.kernel.is_none() && args.kernel.snapshot.is_none() {
+        snapshot = snapshot.with_updates(live::applied()?);
+    }
     let Checked { manifest, left_out, report, .. } = check(arch, &update, &snapshot)?;
     let manifest = &manifest;
     let result = Fits {

@@ -14,7 +14,7 @@ mod refuse;
 mod report;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use splice_core::arch::Arch;
@@ -29,7 +29,7 @@ use part::{Globals, part};
 use crate::args::CreateArgs;
 use crate::exit::{Exit, Failure};
 use crate::inspect::PATCHES;
-use crate::kernel::{self, Overlay, Owner, Patched, Tree, cache};
+use crate::kernel::{self, Built, Overlay, Owner, Patched, Tree, cache};
 use crate::link;
 use crate::output::Output;
 use crate::prepare::jobs;
@@ -51,14 +51,11 @@ pub(crate) fn run(
     let tree = kernel::find(arch, args.release.as_deref())?;
     let builds = tree.directory("build")?;
     let _visit = cache::visit(&builds)?;
-    let mut patched = Patched::default();
-    let mut texts = Vec::new();
-    for path in &args.patches {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        patched.add(&tree.source(), &path.display().to_string(), &text)?;
-        texts.push(text);
-    }
+    let mut base = Patched::default();
+    add(&mut base, &tree, &args.base)?;
+    let mut whole = base.clone();
+    let texts = add(&mut whole, &tree, &args.patches)?;
+    let patched = whole.since(&base);
     let id = id(args)?;
     let subject = texts.first().and_then(|text| kernel::subject(text)).unwrap_or_default();
     let description = args.description.clone().unwrap_or(subject);
@@ -66,11 +63,10 @@ pub(crate) fn run(
     let units = reach::units(&tree, &patched, &wish, &mut |text| output.note(text), &mut note)?;
     phases.end("patch");
 
-    let changed: Vec<&str> = patched.paths().collect();
+    let changed: Vec<&str> = whole.paths().collect();
     let constants = kernel::constant_outputs(&tree);
-    let goals = units.values().map(|built| built.goal.as_str());
-    let outputs = goals.chain(constants.iter().map(String::as_str));
-    let overlay = Overlay::new(&builds, &tree.source(), patched.files(), outputs)?;
+    let lay = |patched: &Patched| lay(&tree, &builds, patched, &units, &constants);
+    let overlay = lay(&whole)?;
     constant(&tree, &overlay, &changed)?;
     phases.end("overlay");
 
@@ -78,7 +74,15 @@ pub(crate) fn run(
     kernel::before(&tree, &units, jobs, &mut note)?;
     phases.end("pre");
     let tell = |text: &str| step.at(text);
-    let compiled = kernel::after(&tree, &units, &changed, &overlay, jobs, &tell)?;
+    let mut compiled = kernel::after(&tree, &units, &changed, &overlay, jobs, &tell)?;
+    let below = if args.base.is_empty() { None } else { Some(lay(&base)?) };
+    if let Some(below) = &below {
+        let changed: Vec<&str> = base.paths().collect();
+        let mut there = units.clone();
+        there.retain(|_, unit| !unit.is_new);
+        let older = kernel::after(&tree, &there, &changed, below, jobs, &tell)?;
+        kernel::put_on(&mut compiled, older, below)?;
+    }
     phases.end("post");
     let wanted = match &args.modules {
         Some(directory) => modules::wanted(&tree, directory, &units, &compiled)?,
@@ -92,7 +96,7 @@ pub(crate) fn run(
     let (touched, mut objections) = compare::compare(arch, compiled, &patched)?;
     let warn = &mut |text: &str| output.note(text);
     objections.extend(exports::objections(&tree, overlay.path(), &touched, warn)?);
-    drop(overlay);
+    drop((overlay, below));
     refuse::unless_accepted(objections, &args.accept)?;
     if touched.is_empty() {
         let text = "the patches change nothing that a running kernel would notice";
@@ -134,6 +138,7 @@ pub(crate) fn run(
             arch: arch.name().to_owned(),
             release: tree.facts.release.clone(),
             compiler: tree.facts.compiler.clone(),
+            stacked: !args.base.is_empty(),
             core: CoreModule {
                 file: CORE.to_owned(),
                 abi: plan::ABI,
@@ -182,6 +187,31 @@ pub(crate) fn run(
     let files = report::Files { update: file, size: bytes.len() as u64, modules };
     report::report(output, &update, touched.len(), files, phases);
     Ok(())
+}
+
+/// A tree with these patches, in which the units can be compiled.
+fn lay(
+    tree: &Tree,
+    builds: &Path,
+    patched: &Patched,
+    units: &BTreeMap<String, Built>,
+    constants: &[String],
+) -> anyhow::Result<Overlay> {
+    let goals = units.values().map(|built| built.goal.as_str());
+    let outputs = goals.chain(constants.iter().map(String::as_str));
+    Overlay::new(builds, &tree.source(), patched.files(), outputs)
+}
+
+/// Applies patches on top of those before; returns their texts.
+fn add(patched: &mut Patched, tree: &Tree, paths: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let mut texts = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        patched.add(&tree.source(), &path.display().to_string(), &text)?;
+        texts.push(text);
+    }
+    Ok(texts)
 }
 
 /// Whether something of a target's is replaced; else whatever is new in it is left out.

@@ -221,6 +221,24 @@ pub(crate) fn after(
     Ok(all?.into_iter().flatten().collect())
 }
 
+/// Takes for the units before what they are after other patches only, which were compiled in `overlay`.
+pub(crate) fn put_on(
+    units: &mut [Compiled],
+    older: Vec<Compiled>,
+    overlay: &Overlay,
+) -> Result<(), Failure> {
+    for older in older {
+        let Some(unit) = units.iter_mut().find(|unit| unit.name == older.name) else { continue };
+        let (_, made) = older.whole;
+        let debug = compressed(&made).with_context(|| format!("cannot read {}", made.display()))?;
+        let kept = whole(overlay.path(), &unit.name);
+        cache::write_whole(&kept, &debug)?;
+        unit.pre = older.post;
+        unit.whole.0 = kept;
+    }
+    Ok(())
+}
+
 /// Compiles the units that the patch adds, for now from empty sources: the command and the object
 /// of each. The patched makefile in the overlay says how.
 fn fresh(

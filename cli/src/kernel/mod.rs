@@ -17,7 +17,7 @@ mod reach;
 mod tree;
 mod versions;
 
-pub(crate) use compile::{Compiled, after, before, object_of};
+pub(crate) use compile::{Compiled, after, before, object_of, put_on};
 pub(crate) use constants::{changed as changed_constants, outputs as constant_outputs};
 pub use debian::{Kernel, kernels};
 pub(crate) use image::{Units, compile_all as compile_image, compiled as compiled_image};

@@ -10,7 +10,7 @@ use diffy::patch_set::{FileOperation, ParseOptions, PatchKind, PatchSet};
 use diffy::{DiffOptions, apply as apply_hunks};
 
 /// Files before and after all patches, by path.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Patched {
     /// Contents before; a new file is not in it.
     before: BTreeMap<String, String>,
@@ -21,6 +21,14 @@ pub(crate) struct Patched {
 }
 
 impl Patched {
+    /// What these patches do to files that have those of `base`, which are a part of them, already.
+    pub(crate) fn since(&self, base: &Patched) -> Patched {
+        let mut since = self.clone();
+        since.before.extend(base.after.iter().map(|(path, text)| (path.clone(), text.clone())));
+        since.odd.retain(|path, what| base.odd.get(path) != Some(what));
+        since
+    }
+
     /// Paths of the files that end up different, relative to the tree.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         self.after

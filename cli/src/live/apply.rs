@@ -152,7 +152,7 @@ pub(crate) fn apply(
     };
     progress("reading the running kernel");
     let before = Loads::now(sysfs.all_modules(), &update.manifest)?;
-    let snapshot = check::live()?;
+    let snapshot = check::live()?.with_updates(sysfs.applied()?);
     phase("read");
     progress("comparing the running text with the code the update was built from");
     let Checked { manifest, left_out, report, values: all } =

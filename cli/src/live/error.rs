@@ -51,6 +51,14 @@ pub(crate) enum LiveError {
         /// Who was in the way last.
         conflicts: Vec<Conflict>,
     },
+    /// Other updates stand on the one that is to be undone.
+    #[error("{} on update {id}, so it cannot be undone before; undo that first", standing(above))]
+    StoodOn {
+        /// The update.
+        id: String,
+        /// Those above.
+        above: Vec<String>,
+    },
     /// The kernel side refused to switch.
     #[error("the kernel refused to switch update {id}: {why}")]
     Switch {
@@ -119,6 +127,7 @@ impl LiveError {
             Self::NotPermitted(_) => Exit::NotPermitted,
             Self::Busy { .. } => Exit::Busy,
             Self::CoreSymbol { .. } | Self::Moved(_) => Exit::Mismatch,
+            Self::StoodOn { .. } => Exit::Refused,
             _ => Exit::Failed,
         }
     }
@@ -150,6 +159,13 @@ fn come(left_out: &[String]) -> String {
             ", but without {}, which is loaded now; undo the update, and apply it again",
             names.join(", ")
         ),
+    }
+}
+
+fn standing(above: &[String]) -> String {
+    match above {
+        [one] => format!("update {one} stands"),
+        several => format!("updates {} stand", several.join(", ")),
     }
 }
 

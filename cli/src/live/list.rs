@@ -38,6 +38,9 @@ impl fmt::Display for Status {
         for missed in &self.left_out {
             writeln!(f, "  left out     {missed}")?;
         }
+        if !self.stands_on.is_empty() {
+            writeln!(f, "  stands on    {}", self.stands_on.join(", "))?;
+        }
         writeln!(
             f,
             "  last switch  {} attempts so far, {} threads, machine stopped for {:.3} ms",

@@ -18,10 +18,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use splice_core::arch::Arch;
+use splice_core::runpre::AppliedUpdate;
 
 use error::LiveError;
 use switch::Patience;
-use sysfs::Status;
+use sysfs::{Status, Sysfs};
 
 use crate::args::{ApplyArgs, PatienceArgs, StatusArgs, UndoArgs};
 use crate::exit::Failure;
@@ -38,6 +39,11 @@ impl From<PatienceArgs> for Patience {
 #[derive(Serialize)]
 struct All {
     updates: Vec<Status>,
+}
+
+/// What the updates that are applied to the running kernel have replaced.
+pub(crate) fn applied() -> Result<Vec<AppliedUpdate>, LiveError> {
+    Sysfs::default().applied()
 }
 
 /// `splice apply`.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use splice_core::plan::LEFT_OUT;
+use splice_core::runpre::AppliedUpdate;
 
 use super::{LiveError, loads};
 
@@ -128,6 +129,8 @@ pub(crate) struct Status {
     pub(crate) targets: Vec<String>,
     /// What it left out.
     pub(crate) left_out: Vec<Missed>,
+    /// The updates that it stands on: they can be undone only after it.
+    pub(crate) stands_on: Vec<String>,
     /// The places it patches; empty for those who may not see addresses.
     pub(crate) sites: Vec<SiteStatus>,
     /// The data that it replaces; empty for those who may not see addresses.
@@ -170,6 +173,12 @@ fn unescape(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+fn parse_jump(line: &str) -> Option<(u64, u64)> {
+    let (site, new) = line.split_once(' ')?;
+    let address = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
+    Some((address(site)?, address(new)?))
 }
 
 fn parse_conflict(line: &str) -> Option<Conflict> {
@@ -295,6 +304,40 @@ impl Sysfs {
         }
     }
 
+    /// The updates that one stands on.
+    pub(crate) fn stands_on(&self, id: &str) -> Result<Vec<String>, LiveError> {
+        Ok(Self::read_new(&self.file(id, "stands_on"))?.lines().map(str::to_owned).collect())
+    }
+
+    /// The applied updates that stand on one.
+    pub(crate) fn above(&self, id: &str) -> Result<Vec<String>, LiveError> {
+        let mut above = Vec::new();
+        for other in self.ids()? {
+            if self.stands_on(&other)?.iter().any(|lower| lower == id) {
+                above.push(other);
+            }
+        }
+        Ok(above)
+    }
+
+    /// What the applied updates have replaced.
+    pub(crate) fn applied(&self) -> Result<Vec<AppliedUpdate>, LiveError> {
+        let mut all = Vec::new();
+        for id in self.ids()? {
+            if self.state(&id)? != Some(State::Applied) {
+                continue;
+            }
+            let path = self.file(&id, "sites");
+            let jumps: Option<Vec<_>> = Self::read(&path)?.lines().map(parse_jump).collect();
+            let jumps = jumps.ok_or_else(|| LiveError::Io {
+                path: path.display().to_string(),
+                source: io::Error::new(io::ErrorKind::InvalidData, "not a list of addresses"),
+            })?;
+            all.push(AppliedUpdate { modules: self.modules(&id)?, id, jumps });
+        }
+        Ok(all)
+    }
+
     /// Who was in the way of an update's last attempt.
     pub(crate) fn conflicts(&self, id: &str) -> Result<Vec<Conflict>, LiveError> {
         let text = Self::read_private(&self.file(id, "conflicts"))?;
@@ -328,6 +371,7 @@ impl Sysfs {
             targets: targets.lines().map(str::to_owned).collect(),
             left_out: self.left_out(&modules)?,
             modules,
+            stands_on: self.stands_on(id)?,
             sites,
             objects: objects.lines().filter_map(parse_object).collect(),
             conflicts: self.conflicts(id)?,

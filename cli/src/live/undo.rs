@@ -87,6 +87,10 @@ pub(crate) fn undo(
         }
         Some(State::Loaded) => remove(&sysfs, id)?,
         Some(State::Applied) => {
+            let above = sysfs.above(id)?;
+            if !above.is_empty() {
+                return Err(LiveError::StoodOn { id: id.to_owned(), above });
+            }
             undone.attempts = switch(&sysfs, id, false, patience, progress)?;
             undone.was_applied = true;
             if let Some(status) = sysfs.status(id)? {

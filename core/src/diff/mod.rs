@@ -29,6 +29,7 @@ use targets::Targets;
 
 pub use contents::Held;
 pub use data::is_startup;
+pub(crate) use names::parent_name;
 pub use objection::{Accept, AcceptKind, Objection};
 pub use report::{ChangedItem, DataReport, DiffReport, FunctionsReport, VERSION, Verdict, report};
 

@@ -44,7 +44,7 @@ pub(super) fn parts(unit: &Unit) -> Parts {
 
 /// The function that a split-off part belongs to: `f` for `f.cold`, `f.cold.3`, and for the
 /// prefixes that stand for the padding or type hash before `f`.
-fn parent_name(name: &str) -> Option<&str> {
+pub(crate) fn parent_name(name: &str) -> Option<&str> {
     for prefix in ["__pfx_", "__cfi_"] {
         if let Some(rest) = name.strip_prefix(prefix) {
             return Some(rest);

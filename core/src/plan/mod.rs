@@ -16,7 +16,10 @@ pub use source::{LEFT_OUT, PARTS, update_c};
 pub use values::{Values, plan};
 
 /// Version of the interface between the transaction core and an update module, `SPLICE_ABI`.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
+
+/// How many updates one may stand on, `SPLICE_BASES_MAX`.
+pub const BASES: usize = 4;
 
 /// Symbols that the transaction core may need and that kernels do not export to modules; a
 /// kernel's configuration decides which of them it does need.
@@ -25,14 +28,15 @@ pub const CORE_SYMBOLS: &[&str] = &["find_module", "get_kprobe", "idle_task"];
 /// What the transaction core exports to update modules.
 pub const CORE_EXPORTS: &[&str] = &["splice_register_part", "splice_unregister_part"];
 
-/// What the names of sites', objects' and ranges' symbols begin with.
+/// What the names of sites', objects', ranges' and bases' symbols begin with.
 const SITE: &str = "splice_site_";
 const OBJECT: &str = "splice_object_";
 const RANGE: &str = "splice_range_";
+const BASE: &str = "splice_base_";
 
-/// Whether an undefined symbol of an update module stands for a site, an object or a range.
+/// Whether an undefined symbol of an update module stands for a site, an object, a range or a base.
 pub fn is_place_symbol(name: &str) -> bool {
-    [SITE, OBJECT, RANGE].iter().any(|prefix| name.starts_with(prefix))
+    [SITE, OBJECT, RANGE, BASE].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Name of the undefined symbol that stands for the address of site `n`.
@@ -48,6 +52,12 @@ pub fn object_symbol(n: usize) -> String {
 /// Names of the undefined symbols that stand for the start and the end of range `n`.
 pub fn range_symbols(n: usize) -> (String, String) {
     (format!("{RANGE}{n}"), format!("{RANGE}end_{n}"))
+}
+
+/// Name of the undefined symbol that stands for an address in the `n`-th update that this one
+/// stands on; it is zero if there are fewer.
+pub fn base_symbol(n: usize) -> String {
+    format!("{BASE}{n}")
 }
 
 /// Name of the object that holds the bytes expected at site `n`.

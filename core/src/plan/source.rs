@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{
-    ABI, PlanError, contents_symbol, expected_symbol, object_symbol, range_symbols, site_symbol,
+    ABI, BASES, PlanError, base_symbol, contents_symbol, expected_symbol, object_symbol,
+    range_symbols, site_symbol,
 };
 use crate::arch::{Arch, ArchError, Template, check};
 use crate::update::{Change, DataObject, Function, Manifest};
@@ -166,6 +167,10 @@ pub fn update_c(
         let (start, end) = range_symbols(n);
         let _ = writeln!(out, "extern const char {start}[], {end}[];");
     }
+    let bases: Vec<String> = (0..BASES).map(base_symbol).collect();
+    for base in &bases {
+        let _ = writeln!(out, "extern const char {base}[];");
+    }
     let table = |out: &mut String, kind: &str, rows: Vec<String>| {
         let _ = write!(
             out,
@@ -197,6 +202,7 @@ pub fn update_c(
          \t.nsites = ARRAY_SIZE(sites),\n\
          \t.nobjects = ARRAY_SIZE(objects),\n\
          \t.nranges = ARRAY_SIZE(ranges),\n\
+         \t.bases = {{ {} }},\n\
          \t.stack_clear = {:#x}ULL,\n\
          \t.stack_set = {:#x}ULL,\n\
          }};\n\
@@ -217,6 +223,7 @@ pub fn update_c(
          MODULE_LICENSE(\"GPL\");\n",
         literal(&manifest.id),
         literal(&manifest.description),
+        bases.join(", "),
         word.clear,
         word.set
     );

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{contents_symbol, expected_symbol, object_symbol, range_symbols, site_symbol};
+use super::{
+    BASES, base_symbol, contents_symbol, expected_symbol, object_symbol, range_symbols, site_symbol,
+};
 use crate::arch::{Arch, KernelView, Site, check};
 use crate::runpre::{FunctionReport, Refusal, Report, Snapshot, TargetReport};
 use crate::unit::Unit;
@@ -58,9 +60,34 @@ pub fn plan(
             values.symbols.insert(object_symbol(n), object.address);
             values.bytes.insert(contents_symbol(n), contents);
         }
+        stand_on(&mut values, found, snapshot)?;
         all.push(values);
     }
     Ok(all)
+}
+
+/// Notes an address in each applied update that functions of the touched units were found in, or
+/// that the new code uses something of.
+fn stand_on(values: &mut Values, found: &TargetReport, snapshot: &Snapshot) -> Result<(), Refusal> {
+    let functions = found.functions.iter().flatten().map(|f| f.address);
+    let mut bases = BTreeMap::new();
+    for address in functions.chain(found.symbols.values().copied()) {
+        if let Some(update) = snapshot.update_at(address) {
+            bases.entry(update).or_insert(address);
+        }
+    }
+    if bases.len() > BASES {
+        return Err(Refusal::TooManyBases {
+            count: bases.len(),
+            max: BASES,
+            updates: bases.keys().map(|id| (*id).to_owned()).collect(),
+        });
+    }
+    let none = std::iter::repeat(0);
+    for (n, base) in bases.into_values().chain(none).take(BASES).enumerate() {
+        values.symbols.insert(base_symbol(n), base);
+    }
+    Ok(())
 }
 
 fn reported<'a>(

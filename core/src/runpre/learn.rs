@@ -257,7 +257,7 @@ fn unique_global(name: &str, target: &str, snapshot: &Snapshot) -> Result<u64, R
         .named(name)
         .filter(|s| match s.module {
             VMLINUX => s.is_global(),
-            module => module == target,
+            module => module == target || snapshot.stack.update_of(module).is_some(),
         })
         .map(|s| s.address)
         .collect();
@@ -266,7 +266,8 @@ fn unique_global(name: &str, target: &str, snapshot: &Snapshot) -> Result<u64, R
     one(name, name, found)
 }
 
-/// A local name that no matched code mentions: it must be the only one of its name.
+/// A local name that no matched code mentions: it must be the only one of its name; what applied
+/// updates have brought counts.
 fn unique_local(needed: &NeededSymbol, target: &str, snapshot: &Snapshot) -> Result<u64, Refusal> {
     if needed.name.is_empty() {
         return Err(no_symbol(needed));
@@ -274,7 +275,7 @@ fn unique_local(needed: &NeededSymbol, target: &str, snapshot: &Snapshot) -> Res
     let mut found: Vec<u64> = snapshot
         .symbols
         .named(&needed.name)
-        .filter(|s| s.module == target)
+        .filter(|s| s.module == target || snapshot.stack.update_of(s.module).is_some())
         .map(|s| s.address)
         .collect();
     found.sort_unstable();

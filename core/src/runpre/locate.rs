@@ -13,6 +13,8 @@ use crate::unit::{SpanId, Unit};
 pub(super) struct Place {
     /// Run-time address.
     pub(super) address: u64,
+    /// The update that has put it there, if one has.
+    pub(super) update: Option<String>,
     /// Symbol values that it gives.
     pub(super) learned: Vec<Learned>,
     /// Parts of symbol values that it gives.
@@ -34,6 +36,8 @@ pub(super) struct Candidates {
     pub(super) places: Vec<Place>,
     /// The place that came nearest, where it matches nowhere.
     pub(super) nearest: Option<(u64, Mismatch)>,
+    /// The update that has replaced a function of this name with other code, if one has.
+    pub(super) update: Option<String>,
 }
 
 /// Whether the running kernel keeps that section's code: what belongs to start-up or to unloading
@@ -43,27 +47,56 @@ pub(super) fn is_kept(section: &str) -> bool {
     !GONE.iter().any(|gone| section.starts_with(gone))
 }
 
-/// Compares one function at each place where the kernel has a symbol of its name.
+/// Compares one function at each place where the kernel has a symbol of its name. What applied updates
+/// have brought is looked at only if the unit was built on such: `stacked`.
 pub(super) fn candidates(
     arch: &dyn Arch,
     unit: &Unit,
     span: SpanId,
-    target: &str,
+    (target, stacked): (&str, bool),
     snapshot: &Snapshot,
 ) -> Result<Candidates, Refusal> {
-    let mut found = Candidates { span, places: Vec::new(), nearest: None };
+    let mut found = Candidates { span, places: Vec::new(), nearest: None, update: None };
     let Some(function) = unit.spans.get(span) else { return Ok(found) };
-    let mut addresses: Vec<u64> = snapshot
-        .symbols
-        .named(&function.name)
-        .filter(|s| s.is_code() && s.module == target)
-        .map(|s| s.address)
-        .filter(|address| snapshot.is_text(*address))
-        .collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    for address in addresses {
+    let entries = |name: &str| -> Vec<u64> {
+        snapshot
+            .symbols
+            .named(name)
+            .filter(|s| s.is_code() && s.module == target)
+            .map(|s| s.address)
+            .filter(|address| snapshot.is_text(*address))
+            .collect()
+    };
+    let stack = &snapshot.stack;
+    let trampoline = arch.trampoline();
+    let len = trampoline.template().bytes.len();
+    let leads = |site: u64| {
+        let mut bytes = vec![0; len];
+        if snapshot.read(site, &mut bytes) { trampoline.recognise(&bytes, site) } else { None }
+    };
+    let mut places: Vec<(u64, Option<&str>)> = Vec::new();
+    for entry in entries(&function.name) {
+        match stack.now(leads, entry) {
+            None => places.push((entry, None)),
+            Some(now) if stacked => places.push((now.address, Some(now.update))),
+            Some(now) => found.update = Some(now.update.to_owned()),
+        }
+    }
+    if stacked {
+        let brought = stack.brought(&snapshot.symbols, &function.name, entries).into_iter();
+        places.extend(brought.map(|(address, update)| (address, Some(update))));
+    }
+    places.sort_unstable();
+    places.dedup();
+    for (address, update) in places {
+        let before = found.places.len();
         at((arch, unit, target, snapshot), &mut found, address)?;
+        for place in found.places.iter_mut().skip(before) {
+            place.update = update.map(str::to_owned);
+        }
+        if found.places.len() == before && stack.has_replaced(address) {
+            found.update = update.map(str::to_owned);
+        }
     }
     Ok(found)
 }
@@ -99,7 +132,15 @@ pub(super) fn at(
         .map_err(|source| Refusal::Backend { unit: unit.name.clone(), source })?;
     match outcome {
         RunMatch::Matched { learned, partial, rules, live } => {
-            found.places.push(Place { address, learned, partial, rules, live, unread });
+            found.places.push(Place {
+                address,
+                update: None,
+                learned,
+                partial,
+                rules,
+                live,
+                unread,
+            });
         }
         RunMatch::Refused(mismatch) => {
             let nearer = found.nearest.as_ref().is_none_or(|(_, m)| m.offset < mismatch.offset);

@@ -17,6 +17,7 @@ mod refer;
 mod refusal;
 mod report;
 mod snapshot;
+mod stacked;
 mod unit;
 mod verify;
 
@@ -35,6 +36,7 @@ pub use memory::{CoreFile, Memory, MemoryError, RawDump};
 pub use refusal::{DataMismatch, MismatchReport, Refusal};
 pub use report::{FunctionReport, ObjectReport, Report, RuleTotal, TargetReport, Unproven};
 pub use snapshot::Snapshot;
+pub use stacked::AppliedUpdate;
 pub use verify::{Foreign, Gap, Survey, Unexplained, Verified, survey, verify};
 
 /// Name of the target that stands for the kernel image.
@@ -82,7 +84,10 @@ pub fn check(
         .par_iter()
         .zip(pre)
         .map(|(target, units)| {
-            units.par_iter().map(|u| unit::find(arch, u, &target.name, snapshot)).collect()
+            units
+                .par_iter()
+                .map(|u| unit::find(arch, u, (&target.name, manifest.stacked), snapshot))
+                .collect()
         })
         .collect();
     // A global symbol has one value in a target, so what one unit teaches helps all of it. Another

@@ -63,6 +63,33 @@ pub enum Refusal {
         /// The places.
         addresses: Vec<u64>,
     },
+    /// An applied update has replaced the function with other code.
+    #[error(
+        "update {update}, which is applied, has replaced {function} of {unit}, and its code is not \
+         what this update was built from; build this one on that one's source (splice create --base \
+         its patch), or undo {update} first"
+    )]
+    Replaced {
+        /// The function.
+        function: String,
+        /// Its unit.
+        unit: String,
+        /// The update's id.
+        update: String,
+    },
+    /// The update stands on more others than the kernel side can note.
+    #[error(
+        "this update stands on {count} others ({}), and it may be {max}; undo them and apply one \
+         update that holds all", updates.join(", ")
+    )]
+    TooManyBases {
+        /// How many.
+        count: usize,
+        /// How many it may be.
+        max: usize,
+        /// Their ids.
+        updates: Vec<String>,
+    },
     /// No function of that name in the kernel.
     #[error(
         "{function} of {unit} is not in the kernel's symbol list; the kernel was built from \

@@ -75,6 +75,9 @@ pub struct FunctionReport {
     pub address: u64,
     /// Size in bytes.
     pub size: u64,
+    /// The applied update that has put it there, if one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update: Option<String>,
     /// Bytes behind it that are proven to be padding.
     pub padding: u64,
     /// Offset ranges that the kernel may rewrite while it runs.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! A snapshot: a kernel's symbols and bytes, live or kept.
 
-use super::{Kallsyms, Memory};
+use super::stacked::Stack;
+use super::{AppliedUpdate, Kallsyms, Memory};
 use crate::arch::KernelView;
 
 /// A kernel to compare with.
@@ -14,6 +15,7 @@ pub struct Snapshot {
     pub memory: Box<dyn Memory>,
     text: (u64, u64),
     started: bool,
+    pub(super) stack: Stack,
 }
 
 impl Snapshot {
@@ -21,13 +23,25 @@ impl Snapshot {
     pub fn new(release: Option<String>, symbols: Kallsyms, memory: Box<dyn Memory>) -> Snapshot {
         let address = |name| symbols.named(name).next().map_or(0, |s| s.address);
         let text = (address("_stext"), address("_etext"));
-        Snapshot { release, symbols, memory, text, started: true }
+        Snapshot { release, symbols, memory, text, started: true, stack: Stack::default() }
     }
 
     /// The same kernel, but as it was before it was ever started.
     pub(super) fn not_started(mut self) -> Snapshot {
         self.started = false;
         self
+    }
+
+    /// With these updates applied: the code that they have replaced is matched where it is now.
+    #[must_use]
+    pub fn with_updates(mut self, updates: Vec<AppliedUpdate>) -> Snapshot {
+        self.stack = Stack::new(updates, &self.symbols);
+        self
+    }
+
+    /// The applied update whose module holds that address.
+    pub fn update_at(&self, address: u64) -> Option<&str> {
+        self.stack.update_of(self.symbols.below(address)?.module)
     }
 }
 

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::learn::{Fact, Globals, Hint, LIST, Sections, Taught, fact, hint};
 use super::locate::{self, Candidates, Place, candidates, is_kept};
+use super::stacked::Stack;
 use super::{FunctionReport, MismatchReport, Refusal, RuleTotal, Snapshot, Unproven};
 use crate::arch::{Arch, KernelView};
 use crate::unit::{Span, SpanId, SpanKind, SymbolPlace, Unit};
@@ -50,11 +51,12 @@ impl UnitMatch {
     }
 }
 
-/// Compares each function of a unit with each place that it may be at.
+/// Compares each function of a unit with each place that it may be at: in a target, and, if so said, in
+/// what applied updates have brought.
 pub(super) fn find(
     arch: &dyn Arch,
     unit: &Unit,
-    target: &str,
+    target: (&str, bool),
     snapshot: &Snapshot,
 ) -> Result<Vec<Candidates>, Refusal> {
     let spans: Vec<SpanId> = unit.functions().filter(|id| section_kept(unit, *id)).collect();
@@ -135,6 +137,12 @@ impl Matching<'_, '_> {
         symbol.is_some_and(|s| self.needed.contains(&s))
     }
 
+    /// Whether another function's code has told where this one is.
+    fn is_known(&self, span: SpanId) -> bool {
+        let section = self.unit.spans.get(span).map(|s| s.section);
+        section.is_some_and(|s| self.matched.sections.get(s).is_some())
+    }
+
     fn unproven(&mut self, span: SpanId, why: String, places: Vec<u64>) {
         let Some(function) = self.unit.spans.get(span) else { return };
         self.matched.unproven.push(Unproven {
@@ -153,7 +161,12 @@ impl Matching<'_, '_> {
         let Some(span) = self.unit.spans.get(id) else { return Ok(()) };
         let is_needed = self.is_needed(id);
         let weak = self.is_weak(span);
+        if let Some(update) = candidate.update.clone().filter(|_| is_needed) {
+            let (function, unit) = (span.name.clone(), self.unit.name.clone());
+            return (self.refuse)(id, Refusal::Replaced { function, unit, update });
+        }
         let why = match &candidate.nearest {
+            _ if candidate.update.is_some() => "an update that is applied has replaced it",
             None if is_needed => {
                 let (function, unit) = (span.name.clone(), self.unit.name.clone());
                 return (self.refuse)(id, Refusal::NotFound { function, unit });
@@ -187,7 +200,7 @@ impl Matching<'_, '_> {
                     let (unit, sections) = (self.unit, &self.matched.sections);
                     let (globals, snapshot) = (&*self.globals, self.snapshot);
                     candidate.places.retain(|place| {
-                        facts(unit, id, place).all(|f| {
+                        facts(unit, id, place, &snapshot.stack).all(|f| {
                             f.contradicts(unit, sections, globals).is_none()
                                 && f.listed("", globals, snapshot).is_ok()
                         }) && hints(unit, id, place)
@@ -202,6 +215,8 @@ impl Matching<'_, '_> {
                         let refusal = no_place_left(self.unit, id);
                         (self.refuse)(id, refusal)?;
                     }
+                    // What was replaced may have been this one, and the place that is left another.
+                    1 if candidate.update.is_some() && !self.is_known(id) => still.push(candidate),
                     1 => {
                         if let Some(place) = candidate.places.pop()
                             && let Err(refusal) = self.accept(id, place)
@@ -220,7 +235,9 @@ impl Matching<'_, '_> {
         for candidate in open {
             let id = candidate.span;
             let addresses: Vec<u64> = candidate.places.iter().map(|p| p.address).collect();
-            if self.is_needed(id) {
+            if candidate.update.is_some() {
+                self.not_matched(&candidate)?;
+            } else if self.is_needed(id) {
                 let Some(span) = self.unit.spans.get(id) else { continue };
                 let (function, unit) = (span.name.clone(), self.unit.name.clone());
                 (self.refuse)(id, Refusal::AmbiguousFunction { function, unit, addresses })?;
@@ -245,7 +262,8 @@ impl Matching<'_, '_> {
             if self.matched.functions.iter().any(|f| f.span == id && f.address == address) {
                 continue;
             }
-            let mut found = Candidates { span: id, places: Vec::new(), nearest: None };
+            let mut found =
+                Candidates { span: id, places: Vec::new(), nearest: None, update: None };
             if self.snapshot.is_text(address) {
                 let here = (self.arch, self.unit, self.target, self.snapshot);
                 locate::at(here, &mut found, address)?;
@@ -283,7 +301,7 @@ impl Matching<'_, '_> {
     /// it says is known, too.
     fn accept(&mut self, id: SpanId, place: Place) -> Result<(), Refusal> {
         let Some(function) = self.unit.spans.get(id) else { return Ok(()) };
-        for fact in facts(self.unit, id, &place) {
+        for fact in facts(self.unit, id, &place, &self.snapshot.stack) {
             let sections = &self.matched.sections;
             if let Some((symbol, known, value)) =
                 fact.contradicts(self.unit, sections, self.globals)
@@ -311,6 +329,7 @@ impl Matching<'_, '_> {
             span: id,
             address: place.address,
             size: function.size,
+            update: place.update,
             padding: padding(self.arch, place.address.saturating_add(function.size), self.snapshot),
             live: place.live,
         });
@@ -340,15 +359,22 @@ fn no_place_left(unit: &Unit, span: SpanId) -> Refusal {
     Refusal::NoConsistentPlace { function, unit: unit.name.clone() }
 }
 
-/// Everything that a place says: the function's own position, and the symbols it refers to.
-fn facts<'u>(unit: &'u Unit, span: SpanId, place: &Place) -> impl Iterator<Item = Fact<'u>> {
+/// Everything that a place says: the function's own position, and the symbols it refers to. A
+/// function that an update has replaced is known by its old entry.
+fn facts<'u>(
+    unit: &'u Unit,
+    span: SpanId,
+    place: &Place,
+    stack: &Stack,
+) -> impl Iterator<Item = Fact<'u>> {
     let own = unit.spans.get(span).and_then(|s| {
         let symbol = s.symbol?;
         let value = unit.symbols.get(symbol as usize)?.value;
-        let start = place.address.wrapping_add(value.wrapping_sub(s.offset));
+        let entry = stack.known_as(place.address);
+        let start = entry.wrapping_add(value.wrapping_sub(s.offset));
         Some(fact(unit, symbol, start))
     });
-    own.into_iter().chain(place.learned.iter().map(|l| fact(unit, l.key, l.value)))
+    own.into_iter().chain(place.learned.iter().map(|l| fact(unit, l.key, stack.known_as(l.value))))
 }
 
 /// The parts of symbol values that a place gives.

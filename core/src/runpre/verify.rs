@@ -130,7 +130,7 @@ pub fn survey(
             Ok(())
         }
     };
-    let found = unit::find(arch, unit, target, snapshot)?;
+    let found = unit::find(arch, unit, (target, false), snapshot)?;
     let matched =
         unit::match_unit((arch, unit, target, snapshot), found, &[], &mut globals, refuse)?;
     let wrong = |span| refused.iter().any(|(other, _)| *other == span);

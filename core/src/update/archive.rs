@@ -281,6 +281,7 @@ mod tests {
         Update {
             manifest: Manifest {
                 version: FORMAT,
+                stacked: false,
                 id: "x".into(),
                 description: "a fix".into(),
                 arch: "test".into(),

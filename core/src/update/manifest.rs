@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the update format that this engine writes and the only one that it reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// The manifest, `manifest.json` in the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Manifest {
     pub release: String,
     /// The compiler, as `CONFIG_CC_VERSION_TEXT` has it.
     pub compiler: String,
+    /// Whether it was built on the source of updates that are applied before it.
+    #[serde(default)]
+    pub stacked: bool,
     /// The transaction core.
     pub core: CoreModule,
     /// What is patched: the kernel image and modules.

@@ -227,16 +227,29 @@ fn apply(before: &str, hunks: &[&Hunk]) -> Result<String> {
 /// A patch that edits one file of a source package: the first occurrence of each text is replaced.
 /// For the tests' own small changes.
 pub fn edit(cache: &Cache, version: &str, file: &str, edits: &[(&str, &str)]) -> Result<String> {
-    let place = cache.source_files(version, &[file.to_owned()])?;
-    let before = std::fs::read_to_string(place.join(file))?;
-    let mut after = before.clone();
-    for (old, new) in edits {
-        if !after.contains(old) {
-            bail!("{file} of {version} does not contain {old:?}");
+    edit_on(cache, version, file, &[], edits)
+}
+
+/// The same, for a file in which the texts of `base` have been replaced already.
+pub fn edit_on(
+    cache: &Cache,
+    version: &str,
+    file: &str,
+    base: &[(&str, &str)],
+    edits: &[(&str, &str)],
+) -> Result<String> {
+    let replaced = |mut text: String, edits: &[(&str, &str)]| {
+        for (old, new) in edits {
+            if !text.contains(old) {
+                bail!("{file} of {version} does not contain {old:?}");
+            }
+            text = text.replacen(old, new, 1);
         }
-        after = after.replacen(old, new, 1);
-    }
-    unified(&before, &after, file)
+        Ok(text)
+    };
+    let place = cache.source_files(version, &[file.to_owned()])?;
+    let before = replaced(std::fs::read_to_string(place.join(file))?, base)?;
+    unified(&before, &replaced(before.clone(), edits)?, file)
 }
 
 /// The difference of two texts as a patch of this file.

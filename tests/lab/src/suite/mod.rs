@@ -10,6 +10,7 @@ mod modules;
 mod newcode;
 mod reach;
 mod refusals;
+mod stacked;
 mod targets;
 
 use std::path::PathBuf;
@@ -119,6 +120,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     data::run(&mut suite, &fixture);
     targets::run(&mut suite, &fixture);
     modules::run(&mut suite, &fixture);
+    stacked::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     image::run(&mut suite, &fixture);
     newcode::run(&mut suite, &fixture);
