@@ -202,6 +202,7 @@ impl Linked {
             .collect();
         Manifest {
             version: FORMAT,
+            stacked: false,
             id: "test".into(),
             description: String::new(),
             arch: "aarch64".into(),

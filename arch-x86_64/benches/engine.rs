@@ -249,6 +249,7 @@ fn manifest(units: usize) -> Manifest {
     let unit = UnitEntry { name: "bench.o".into(), pre: "pre/bench.o".into() };
     Manifest {
         version: FORMAT,
+        stacked: false,
         id: "bench".into(),
         description: String::new(),
         arch: "x86_64".into(),

@@ -41,6 +41,7 @@ pub(crate) fn manifest(
 ) -> Manifest {
     Manifest {
         version: FORMAT,
+        stacked: false,
         id: "test".into(),
         description: String::new(),
         arch: "x86_64".into(),
