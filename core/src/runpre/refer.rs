@@ -109,7 +109,11 @@ impl References<'_> {
                     .named(&span.name)
                     .filter(|s| s.module == self.target)
                     .peekable();
-                if listed.peek().is_none() || listed.any(|s| s.address == start) {
+                let known = self.snapshot.stack.known_as(start);
+                if listed.peek().is_none()
+                    || listed.any(|s| s.address == known)
+                    || self.snapshot.is_brought(start, &span.name)
+                {
                     return Leads::There;
                 }
                 Leads::Elsewhere(format!(

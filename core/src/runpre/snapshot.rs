@@ -39,6 +39,13 @@ impl Snapshot {
         self
     }
 
+    /// Whether an applied update has brought something of that name there. What belongs to a function
+    /// that it has replaced has a longer name, which ends with that.
+    pub(super) fn is_brought(&self, address: u64, name: &str) -> bool {
+        let mut there = self.symbols.at(address);
+        there.any(|s| s.name.ends_with(name) && self.stack.update_of(s.module).is_some())
+    }
+
     /// The applied update whose module holds that address.
     pub fn update_at(&self, address: u64) -> Option<&str> {
         self.stack.update_of(self.symbols.below(address)?.module)
