@@ -6,7 +6,7 @@
 //! value. So what stands where a reference leads must be the string, and an object that the kernel's
 //! list names must be where the list has it.
 
-use super::Snapshot;
+use super::{Snapshot, VMLINUX};
 use object::elf::STB_WEAK;
 
 use super::locate::is_kept;
@@ -138,9 +138,10 @@ impl References<'_> {
             let found = buffer.get_mut(..piece.len()).unwrap_or_default();
             if !self.snapshot.read(at, found) {
                 // A dump may hold nothing but text; an image file holds all that the build has made.
-                return match self.snapshot.is_started() {
-                    true => Leads::Nowhere,
-                    false => Leads::Elsewhere(format!(
+                let dumped = self.snapshot.is_started();
+                return match self.target != VMLINUX || self.snapshot.is_image(at) {
+                    true if dumped => Leads::Nowhere,
+                    _ => Leads::Elsewhere(format!(
                         "it leads to {address:#x}, where the image has nothing"
                     )),
                 };

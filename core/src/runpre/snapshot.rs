@@ -46,6 +46,13 @@ impl Snapshot {
         there.any(|s| s.name.ends_with(name) && self.stack.update_of(s.module).is_some())
     }
 
+    /// Whether an address is the kernel image's; of one that does not say where it ends, any may be.
+    pub(super) fn is_image(&self, address: u64) -> bool {
+        let (start, _) = self.text;
+        let end = self.symbols.named("_end").next().map_or(u64::MAX, |s| s.address);
+        (start..end).contains(&address)
+    }
+
     /// The applied update whose module holds that address.
     pub fn update_at(&self, address: u64) -> Option<&str> {
         self.stack.update_of(self.symbols.below(address)?.module)

@@ -264,8 +264,7 @@ extern "C" fn match_running<E: Export>(
     kernel: &KernelV1<'_>,
 ) -> Answer<RunMatchV1> {
     guard(|| {
-        let section = run.section.into_option().map(|s| (s.key, s.value));
-        let run = RunCode { address: run.address, bytes: run.bytes.as_slice(), section };
+        let run = RunCode { address: run.address, bytes: run.bytes.as_slice(), section: None };
         let answer = with_code(pre, |pre| {
             E::arch().diff().match_running(pre, &run, &Kernel(kernel)).map_err(failed)
         })?;

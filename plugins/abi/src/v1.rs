@@ -52,21 +52,12 @@ pub struct CodeV1<'a> {
     pub entries: RSlice<'a, EntryV1<'a>>,
 }
 
-/// See [`splice_core::arch::RunCode`].
+/// See [`splice_core::arch::RunCode`], but for the section's symbol, which version 1 does not tell.
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone, Copy)]
 pub struct RunCodeV1<'a> {
     pub address: u64,
     pub bytes: RSlice<'a, u8>,
-    pub section: ROption<SectionV1>,
-}
-
-/// The symbol of the section that running text is in: see [`splice_core::arch::RunCode`].
-#[repr(C)]
-#[derive(StableAbi, Debug, Clone, Copy)]
-pub struct SectionV1 {
-    pub value: u64,
-    pub key: u32,
 }
 
 /// Questions about the running kernel, answered by the host while a call lasts; see

@@ -20,7 +20,7 @@ use splice_plugin_abi::convert;
 use splice_plugin_abi::v1::{
     Answer, CodeV1, FAILURE_ENTRY, FAILURE_OUTSIDE, FAILURE_PANIC, FAILURE_RANGE,
     FAILURE_UNDECODABLE, FAILURE_UNKNOWN_RELOCATION, FailureV1, PluginV1Ref, RangeV1, RunCodeV1,
-    RunMatchV1, SectionV1, VerdictV1,
+    RunMatchV1, VerdictV1,
 };
 
 use crate::error::one_line;
@@ -215,8 +215,7 @@ impl FunctionDiff for Imported {
         run: &RunCode<'_>,
         view: &dyn KernelView,
     ) -> Result<RunMatch, ArchError> {
-        let section = run.section.map(|(key, value)| SectionV1 { key, value }).into();
-        let run = RunCodeV1 { address: run.address, bytes: RSlice::from_slice(run.bytes), section };
+        let run = RunCodeV1 { address: run.address, bytes: RSlice::from_slice(run.bytes) };
         let answer = self.with_code(pre, |pre| {
             kernel::lend(view, |kernel| {
                 self.believe(self.entries.match_running()(pre, &run, kernel))
