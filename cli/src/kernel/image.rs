@@ -41,8 +41,8 @@ pub(crate) fn compiled(tree: &Tree) -> Option<Units> {
     Some(Units { root: tree.place("image"), objects: list.lines().map(PathBuf::from).collect() })
 }
 
-/// Compiles the units of these directories of the source (`.` for all of the image), in a copy of the tree; what a killed
-/// run has compiled is not compiled again.
+/// Compiles the units of these directories of the source (`.` for all of the image), in a copy of the
+/// tree; what a killed run has compiled is not compiled again.
 pub(crate) fn compile_all(
     tree: &Tree,
     directories: &[PathBuf],

@@ -6,12 +6,10 @@
 //! value. So what stands where a reference leads must be the string, and an object that the kernel's
 //! list names must be where the list has it.
 
-use super::{Snapshot, VMLINUX};
-use object::elf::STB_WEAK;
-
 use super::locate::is_kept;
+use super::{Snapshot, VMLINUX};
 use crate::arch::{Arch, ArchError, Code, KernelView, Learned, Mismatch, RunCode, check};
-use crate::unit::{Span, SpanId, SpanKind, Target, Unit};
+use crate::unit::{SpanId, SpanKind, Target, Unit};
 
 /// Longest piece of a constant that is read at once, in bytes.
 const PIECE: usize = 256;
@@ -101,7 +99,9 @@ impl References<'_> {
                 self.holds(piece, address)
             }
             // A weak definition may have lost to another unit's.
-            SpanKind::Function | SpanKind::Data if self.is_strong(span) => {
+            SpanKind::Function | SpanKind::Data
+                if span.symbol.is_some() && !self.unit.is_weak(span) =>
+            {
                 let start = address.wrapping_add_signed(offset.wrapping_neg());
                 let mut listed = self
                     .snapshot
@@ -123,11 +123,6 @@ impl References<'_> {
             }
             _ => Leads::There,
         }
-    }
-
-    fn is_strong(&self, span: &Span) -> bool {
-        let symbol = span.symbol.and_then(|symbol| self.unit.symbols.get(symbol as usize));
-        symbol.is_some_and(|symbol| symbol.binding != STB_WEAK.0)
     }
 
     /// Whether these bytes stand at an address.

@@ -2,7 +2,6 @@
 //! Matching one unit: every function is located, names with several places are decided by what
 //! the code says.
 
-use object::elf::STB_WEAK;
 use rayon::prelude::*;
 
 use super::learn::{Fact, Globals, Hint, LIST, Sections, Taught, fact, hint};
@@ -290,11 +289,7 @@ impl Matching<'_, '_> {
 
     /// Whether another unit's definition may stand in a function's stead.
     fn is_weak(&self, span: &Span) -> bool {
-        span.kind == SpanKind::Function
-            && span
-                .symbol
-                .and_then(|s| self.unit.symbols.get(s as usize))
-                .is_some_and(|s| s.binding == STB_WEAK.0)
+        span.kind == SpanKind::Function && self.unit.is_weak(span)
     }
 
     /// Takes a place for a function's if nothing that it says contradicts what is known; then what

@@ -2,7 +2,7 @@
 //! Questions about a unit: what lies where, what a reference leads to, and a function as an
 //! architecture sees it.
 
-use object::elf::{SHF_ALLOC, SHF_EXECINSTR, STB_LOCAL, STT_SECTION};
+use object::elf::{SHF_ALLOC, SHF_EXECINSTR, STB_LOCAL, STB_WEAK, STT_SECTION};
 
 use super::{
     Reloc, Role, Span, SpanId, SpanKind, SpecialSection, Symbol, SymbolPlace, Target, Unit,
@@ -150,6 +150,12 @@ impl Unit {
     /// Whether a span's bytes are instructions.
     pub fn is_code(&self, span: &Span) -> bool {
         self.sections.get(span.section).is_some_and(|s| s.flags & SHF_EXECINSTR.0 != 0)
+    }
+
+    /// Whether the symbol that names a span is weak, so that another unit's may stand in its stead.
+    pub fn is_weak(&self, span: &Span) -> bool {
+        let symbol = span.symbol.and_then(|symbol| self.symbols.get(symbol as usize));
+        symbol.is_some_and(|symbol| symbol.binding == STB_WEAK.0)
     }
 
     /// A section's symbol, with its index.
