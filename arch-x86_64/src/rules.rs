@@ -3,7 +3,7 @@
 //!
 //! The kernel's own code is the source of each: `ftrace_make_nop` and `ftrace_make_call`,
 //! `apply_paravirt`, `alternatives_smp_unlock`, `patch_retpoline`, `patch_return`,
-//! `apply_ibt_endbr`, `__jump_label_patch`, `__static_call_transform`. Alternatives, which may
+//! `apply_ibt_endbr`, `__jump_label_patch`, `__static_call_transform`, `ftrace_update_ftrace_func`. Alternatives, which may
 //! contain other places, are in [`crate::alternatives`].
 
 use splice_core::arch::{ArchError, Code, Entry, KernelView};
@@ -296,9 +296,40 @@ fn static_call<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, Arch
     Ok(Place::new("static call", entry, forms).live())
 }
 
-/// Trampoline of a static call, which no entry lists: code of that name that ends in the mark
-/// which the kernel looks for itself. It jumps to the function of the moment, or returns.
-pub(crate) fn static_trampoline<'a>(code: &Code<'a>) -> Result<Option<Place<'a>>, ArchError> {
+/// Places that no entry lists, since the kernel knows them by name.
+pub(crate) fn unlisted<'a>(code: &Code<'a>) -> Result<Vec<Place<'a>>, ArchError> {
+    let mut places = tracer_calls(code)?;
+    places.extend(static_trampoline(code)?);
+    Ok(places)
+}
+
+/// The calls of the tracer in ftrace's own trampolines (`ftrace_update_ftrace_func` in
+/// `arch/x86/kernel/ftrace.c`): of a stub in the object, and of the only tracer, or of the function
+/// that goes through the list of them, while somebody traces.
+fn tracer_calls<'a>(code: &Code<'a>) -> Result<Vec<Place<'a>>, ArchError> {
+    if !matches!(code.name, "ftrace_caller" | "ftrace_regs_caller") {
+        return Ok(Vec::new());
+    }
+    let what = "tracer called";
+    let calls = code.relocs.iter().filter(|r| r.symbol == "ftrace_stub").filter_map(|r| {
+        let start = r.offset.checked_sub(1)?;
+        (code.bytes.get(usize::try_from(start).ok()?) == Some(&CALL)).then_some(start)
+    });
+    calls
+        .map(|start| {
+            let forms = vec![
+                Form::of_object(code, start, 5, what)?.confirmed(),
+                Form::branch(what, &[CALL], What::Function),
+            ];
+            let linked = vec![Form::of_object(code, start, 5, what)?];
+            Ok(Place { what, start, forms, linked, live: true })
+        })
+        .collect()
+}
+
+/// Trampoline of a static call: code of that name that ends in the mark which the kernel looks for
+/// itself. It jumps to the function of the moment, or returns.
+fn static_trampoline<'a>(code: &Code<'a>) -> Result<Option<Place<'a>>, ArchError> {
     const MARK: [u8; 3] = [0x0f, 0xb9, 0xcc];
     if !code.name.starts_with("__SCT__") || code.bytes.get(5..) != Some(&MARK[..]) {
         return Ok(None);

@@ -89,7 +89,7 @@ impl FunctionDiff for X86_64 {
 /// The places of a stretch of code that are no alternatives, sorted. Two entries about the same
 /// bytes allow each other's forms; other overlaps are refused.
 pub(crate) fn simple_places<'a>(code: &Code<'a>) -> Result<Vec<Place<'a>>, ArchError> {
-    let mut places: Vec<Place<'a>> = rules::static_trampoline(code)?.into_iter().collect();
+    let mut places = rules::unlisted(code)?;
     for entry in code.entries {
         let Some(place) = rules::place(code, entry)? else { continue };
         let twin = places.iter_mut().find(|p| p.start == place.start && p.len() == place.len());

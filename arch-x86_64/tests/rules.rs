@@ -37,6 +37,7 @@ const STATIC_RETURN: u64 = 0x2345;
 const ALPHA: u64 = 0x3051;
 const BETA: u64 = 0x31c7;
 const HANDLER: u64 = 0x32f5;
+const STUB: u64 = 0x3483;
 /// A variable.
 const LIMIT: u64 = 0x8801;
 /// Symbols of the kernel under test; each is a function.
@@ -51,6 +52,7 @@ const SYMBOLS: &[(&str, u64)] = &[
     ("alpha", ALPHA),
     ("beta", BETA),
     ("handler", HANDLER),
+    ("ftrace_stub", STUB),
     ("limit", LIMIT),
 ];
 /// A thunk that no symbol names: `jmp *%rax; int3`.
@@ -680,6 +682,45 @@ fn alternatives_of_every_processor_are_always_applied() {
     // Before the start none is, and no nops have been put together.
     assert!(case.is_in_image(&hex("0f 31 90 90 90"), &[]));
     assert!(!case.is_in_image(&hex("0f 31 0f 1f 00"), &[]));
+}
+
+#[test]
+fn call_of_the_tracer() {
+    let outcome = |name: &str, run: &str, kernel: &dyn KernelView| {
+        let relocs = [plt(1, "ftrace_stub", 7), plt(6, "alpha", 8)];
+        let bytes = hex("e8 00 00 00 00 e8 00 00 00 00");
+        let code = Code { name, bytes: &bytes, relocs: &relocs, entries: &[] };
+        let run = hex(run);
+        let run = RunCode { address: AT + PLACE, bytes: &run, section: None };
+        arch().diff().match_running(&code, &run, kernel).unwrap()
+    };
+    let text = |tracer: u64| format!("e8 {} e8 {}", to(1, tracer), to(6, ALPHA));
+    let of = |tracer: u64, kernel: &dyn KernelView| outcome("ftrace_caller", &text(tracer), kernel);
+
+    let RunMatch::Matched { learned, rules, live, .. } = of(HANDLER, &Kernel) else {
+        panic!("a tracer is called")
+    };
+    assert_eq!(rules.iter().map(|r| (r.rule, r.bytes)).collect::<Vec<_>>(), [("tracer called", 5)]);
+    assert_eq!(learned.iter().map(|l| l.key).collect::<Vec<_>>(), [8]);
+    assert_eq!(live, [(0, 5)]);
+    let RunMatch::Matched { learned, rules, .. } = of(STUB, &Kernel) else {
+        panic!("nobody traces")
+    };
+    assert_eq!((learned.len(), rules.len()), (2, 0));
+
+    // Into the middle of something, other than a call, and in another function.
+    assert!(matches!(of(HANDLER + 1, &Kernel), RunMatch::Refused(_)));
+    let jump = text(HANDLER).replacen("e8", "e9", 1);
+    assert!(matches!(outcome("ftrace_caller", &jump, &Kernel), RunMatch::Refused(_)));
+    let RunMatch::Matched { learned, rules, live, .. } =
+        outcome("ordinary", &text(HANDLER), &Kernel)
+    else {
+        panic!("what the reference leads to is for the engine to judge")
+    };
+    assert_eq!((learned.len(), rules.len(), live.len()), (2, 0, 0));
+    // Before the start nobody traces.
+    assert!(matches!(of(HANDLER, &Image), RunMatch::Refused(_)));
+    assert!(matches!(of(STUB, &Image), RunMatch::Matched { .. }));
 }
 
 #[test]

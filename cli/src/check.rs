@@ -197,6 +197,14 @@ fn refused(refusal: Refusal) -> Failure {
     }
 }
 
+/// Says that so many references were followed as far as the snapshot goes.
+pub(crate) fn unread(count: usize) -> String {
+    format!(
+        "{count} references to strings or constants that the snapshot does not hold, which were \
+         therefore not compared"
+    )
+}
+
 fn text(result: &Fits<'_>) -> String {
     let mut out = format!("{} fits kernel {}\n", result.id, result.report.release);
     let _ = writeln!(out, "  replaces   {}", result.functions.join(", "));
@@ -222,6 +230,9 @@ fn text(result: &Fits<'_>) -> String {
                 "    {:<32} {:>5} places {:>6} bytes",
                 rule.rule, rule.places, rule.bytes
             );
+        }
+        if target.unread > 0 {
+            let _ = writeln!(out, "    {}", unread(target.unread));
         }
         for one in &target.unproven {
             let _ =

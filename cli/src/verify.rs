@@ -184,6 +184,9 @@ fn text(report: &Report<'_>) -> String {
         share(v.proven_bytes, v.text_bytes),
         v.padding_bytes
     );
+    if v.unread > 0 {
+        let _ = writeln!(out, "  {}", check::unread(v.unread));
+    }
     for rule in &v.rules {
         let _ = writeln!(
             out,

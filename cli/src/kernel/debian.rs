@@ -41,7 +41,9 @@ pub fn kernels(series: &str, flavour: &str) -> Result<Vec<Kernel>> {
         let number = release
             .strip_suffix(flavour)
             .and_then(|rest| rest.strip_suffix('-'))
-            .and_then(|rest| rest.strip_prefix(&format!("{series}.")));
+            .and_then(|rest| rest.strip_prefix(&format!("{series}.")))
+            // What is left of another flavour that ends in the same word, as `rt-amd64`, is a word.
+            .filter(|number| number.ends_with(|last: char| last.is_ascii_digit()));
         if let Some(number) = number {
             let key: Vec<u32> = number
                 .split(|c: char| !c.is_ascii_digit())

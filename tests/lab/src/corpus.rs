@@ -34,13 +34,23 @@ enum Verdict {
     Failed,
 }
 
+/// How many fixes ended in which way.
+pub struct Tally {
+    /// Created, checked, applied, undone.
+    pub passed: usize,
+    /// Refused with a reason.
+    pub refused: usize,
+    /// Anything else.
+    pub failed: usize,
+}
+
 /// Runs the fixes of the manifest, or the patches of a directory. True if every one passed or was
 /// refused with a reason, and at least `limit` (or all) of the manifest's passed.
 pub fn run(limit: Option<usize>, patches: Option<&Path>) -> Result<bool> {
     let all = fixes::manifest()?;
     let first = all.first().ok_or_else(|| anyhow::anyhow!("the manifest is empty"))?;
     let lab = Lab::open(&first.base, &first.target)?;
-    let texts: Vec<(String, String)> = match patches {
+    let mut texts: Vec<(String, String)> = match patches {
         Some(directory) => fixes::directory(directory)?.into_iter().collect(),
         None => {
             fixes::prefetch(&lab.cache, &all)?;
@@ -49,9 +59,18 @@ pub fn run(limit: Option<usize>, patches: Option<&Path>) -> Result<bool> {
                 .collect::<Result<_>>()?
         }
     };
-    let mut rows: Vec<Row> = texts
+    texts.truncate(limit.unwrap_or(usize::MAX));
+    let tally = try_all(&lab, texts)?;
+    // The manifest's fixes are all known to be within reach.
+    let refusals_allowed = patches.is_some();
+    Ok(tally.failed == 0 && (refusals_allowed || tally.refused == 0))
+}
+
+/// Takes each patch through create, check, apply and undo on the lab's kernel, in one machine, and
+/// prints the table.
+pub fn try_all(lab: &Lab, patches: Vec<(String, String)>) -> Result<Tally> {
+    let mut rows: Vec<Row> = patches
         .into_iter()
-        .take(limit.unwrap_or(usize::MAX))
         .map(|(name, patch)| Row {
             id: identifier(&name),
             patch,
@@ -64,20 +83,23 @@ pub fn run(limit: Option<usize>, patches: Option<&Path>) -> Result<bool> {
         .collect();
     ensure!(!rows.is_empty(), "there is no fix to try");
     lab.prepare()?;
-    create_all(&lab, &mut rows)?;
-    in_machine(&lab, &mut rows)?;
+    create_all(lab, &mut rows)?;
+    in_machine(lab, &mut rows)?;
     print(&rows);
     let count = |verdict| rows.iter().filter(|row| row.outcome == verdict).count();
+    let tally = Tally {
+        passed: count(Verdict::Passed),
+        refused: count(Verdict::Refused),
+        failed: count(Verdict::Failed),
+    };
     println!(
         "{} fixes: {} passed, {} refused, {} failed",
         rows.len(),
-        count(Verdict::Passed),
-        count(Verdict::Refused),
-        count(Verdict::Failed)
+        tally.passed,
+        tally.refused,
+        tally.failed
     );
-    // The manifest's fixes are all known to be within reach.
-    let refusals_allowed = patches.is_some();
-    Ok(count(Verdict::Failed) == 0 && (refusals_allowed || count(Verdict::Refused) == 0))
+    Ok(tally)
 }
 
 /// An update's id: lower-case letters, digits, `-` and `_`, at most 40 bytes.

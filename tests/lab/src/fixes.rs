@@ -252,8 +252,8 @@ pub fn edit_on(
     unified(&before, &replaced(before.clone(), edits)?, file)
 }
 
-/// The difference of two texts as a patch of this file.
-fn unified(before: &str, after: &str, file: &str) -> Result<String> {
+/// The difference of two texts as a patch of this file; empty if there is none.
+pub fn unified(before: &str, after: &str, file: &str) -> Result<String> {
     let directory = tempfile::tempdir()?;
     let (old, new) = (directory.path().join("old"), directory.path().join("new"));
     std::fs::write(&old, before)?;

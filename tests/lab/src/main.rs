@@ -10,11 +10,11 @@ use clap::{Parser, Subcommand};
 use splice_cli::kernel::Kernel;
 use splice_lab::build::Programs;
 use splice_lab::initramfs::{Initramfs, ModuleDirectory};
-use splice_lab::packages::{Cache, kernels, series};
+use splice_lab::packages::{Cache, kernel, kernels};
 use splice_lab::protocol::Request;
 use splice_lab::session::Lab;
 use splice_lab::vm::{Machine, Options};
-use splice_lab::{checkpatch, corpus, demo, fixes, snapshot, soak, states, suite};
+use splice_lab::{checkpatch, corpus, demo, fixes, line, snapshot, soak, states, suite};
 
 #[derive(Parser)]
 #[command(name = "splice-lab", about = "Throw-away virtual machines for splice's end-to-end tests")]
@@ -81,6 +81,19 @@ enum What {
         /// Objects or directories of them, instead.
         units: Vec<PathBuf>,
     },
+    /// Another line or flavour of kernels from end to end: what a newer source package changes, and
+    /// a sample of its text in each state.
+    Line {
+        /// Kernel release; the newest of 6.12 with a newer source if absent.
+        #[arg(long)]
+        release: Option<String>,
+        /// Only so many changed files.
+        #[arg(long)]
+        limit: Option<usize>,
+        /// Directories of the source whose units are verified.
+        #[arg(long = "units", default_values_t = line::UNITS.map(str::to_owned))]
+        units: Vec<String>,
+    },
     /// Print a fix of the manifest as a patch.
     Patch {
         /// Its id, or `all`.
@@ -125,7 +138,10 @@ fn run(what: What) -> Result<bool> {
         }
         What::Verify { release, units } => {
             let lab = Lab::of(find(Some(&release))?)?;
-            states::run(&lab, &lab.image, &units)
+            states::run(&lab, &units)
+        }
+        What::Line { release, limit, units } => {
+            line::run(release.as_deref(), limit.unwrap_or(usize::MAX), &units).map(|()| true)
         }
         What::Patch { id, to } => patch(&id, to.as_deref()),
         What::Boot { release, command } => {
@@ -165,14 +181,10 @@ fn patch(id: &str, to: Option<&Path>) -> Result<bool> {
 
 /// The kernel of that release, or the newest of the 6.1 line.
 fn find(release: Option<&str>) -> Result<Kernel> {
-    let found = match release {
-        Some(release) => {
-            let numbers: Vec<&str> = release.split('.').take(2).collect();
-            series(&numbers.join("."))?.into_iter().find(|kernel| kernel.release == release)
-        }
-        None => kernels()?.pop(),
-    };
-    found.context("apt does not offer that kernel")
+    match release {
+        Some(release) => kernel(release),
+        None => kernels()?.pop().context("apt offers no kernel"),
+    }
 }
 
 fn boot(release: Option<&str>, modules: &[String]) -> Result<Machine> {

@@ -9,8 +9,11 @@ use anyhow::{Context, Result, bail};
 use splice_cli::kernel::packages::{fetch, offered, unpack};
 use splice_cli::kernel::{Kernel, cache};
 
-/// The package with the kernel's source.
-const SOURCE: &str = "linux-source-6.1";
+/// The package with a kernel's source, by its version: `linux-source-6.1` of `6.1.170-3`.
+fn source_package(version: &str) -> String {
+    let series: Vec<&str> = version.splitn(3, '.').take(2).collect();
+    format!("linux-source-{}", series.join("."))
+}
 
 /// The cache that every run shares.
 pub struct Cache {
@@ -81,8 +84,8 @@ impl Cache {
         if missing.is_empty() {
             return Ok(place);
         }
-        let series = SOURCE;
-        let package = self.fetch(series, version)?;
+        let series = source_package(version);
+        let package = self.fetch(&series, version)?;
         let work = tempfile::Builder::new().prefix(".source-").tempdir_in(self.lab())?;
         let mut contents = Command::new("dpkg-deb")
             .arg("--fsys-tarfile")
@@ -145,11 +148,31 @@ pub fn series(series: &str) -> Result<Vec<Kernel>> {
     splice_cli::kernel::kernels(series, "cloud-amd64")
 }
 
+/// The kernel of this release, of whatever series and flavour.
+pub fn kernel(release: &str) -> Result<Kernel> {
+    let series: Vec<&str> = release.splitn(3, '.').take(2).collect();
+    let named = |part: &&str| part.starts_with(|first: char| first.is_ascii_alphabetic());
+    let flavour: Vec<&str> = release.split('-').skip_while(|part| !named(part)).collect();
+    splice_cli::kernel::kernels(&series.join("."), &flavour.join("-"))?
+        .into_iter()
+        .find(|kernel| kernel.release == release)
+        .with_context(|| format!("apt does not offer the kernel {release}"))
+}
+
+/// The newest cloud kernel of a series for which a newer source is offered, and that source's version.
+pub fn newest_pair(of: &str) -> Result<(Kernel, String)> {
+    let all = series(of)?;
+    let [.., base, target] = all.as_slice() else {
+        bail!("apt offers only one {of} cloud kernel, so there is no fix to take from a newer one");
+    };
+    Ok((base.clone(), target.version.clone()))
+}
+
 /// The older image to patch and the newer source to take fixes from: those that the point release
 /// holds, if they are still offered; else the oldest kernel with a newer source.
 pub fn pair(base: &str, target: &str) -> Result<(Kernel, String)> {
     let all = kernels()?;
-    let sources = offered(SOURCE)?;
+    let sources = offered(&source_package(base))?;
     match all.iter().find(|kernel| kernel.version == base) {
         Some(kernel) if sources.iter().any(|version| version == target) => {
             Ok((kernel.clone(), target.to_owned()))

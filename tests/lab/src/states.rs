@@ -96,7 +96,8 @@ struct Said {
 
 /// Brings a kernel into each state and verifies it by these units, or by all that are compiled. True
 /// if nothing was called foreign that is not.
-pub fn run(lab: &Lab, image: &Image, units: &[PathBuf]) -> Result<bool> {
+pub fn run(lab: &Lab, units: &[PathBuf]) -> Result<bool> {
+    let image = &lab.image;
     println!("{}:", image.release);
     let mut fine = true;
     let mut first: Option<BTreeSet<String>> = None;
@@ -197,14 +198,15 @@ impl Said {
 pub const SAMPLE: [&str; 7] =
     ["arch/x86/lib", "block", "io_uring", "ipc", "kernel/locking", "kernel/sched", "kernel/time"];
 
-/// Compiles the sample; where each directory's objects are.
-pub fn sample(lab: &Lab, image: &Image) -> Result<Vec<PathBuf>> {
-    let wanted = SAMPLE.map(|directory| format!("--units={directory}"));
-    let mut words = vec!["prepare", "--release", &image.release];
+/// Compiles the units of these directories of the source; where each directory's objects are.
+pub fn sample(lab: &Lab, directories: &[&str]) -> Result<Vec<PathBuf>> {
+    let wanted: Vec<String> =
+        directories.iter().map(|directory| format!("--units={directory}")).collect();
+    let mut words = vec!["prepare", "--release", &lab.kernel.release];
     words.extend(wanted.iter().map(String::as_str));
     let answer = lab.splice(&words)?.success()?;
     let place = answer.json.get("units").and_then(Value::as_str).context("no units")?;
     let place = Path::new(place);
     ensure!(place.is_dir(), "{} is no directory", place.display());
-    Ok(SAMPLE.iter().map(|directory| place.join(directory)).collect())
+    Ok(directories.iter().map(|directory| place.join(directory)).collect())
 }

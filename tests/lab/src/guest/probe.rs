@@ -24,6 +24,7 @@ pub fn run(name: &str) -> ExitCode {
         "raw-without-family" => raw_without_family(),
         "inode-numbers" => inode_numbers(),
         "sleep-in-eventfd" => sleep_in_eventfd(),
+        "short-eventfd" => short_eventfd(),
         "packet-headers" => packet_headers(),
         _ => Err(io::Error::other(format!("no probe is called {name}"))),
     };
@@ -103,6 +104,11 @@ fn packet_headers() -> io::Result<()> {
     }
     println!("{} {}", write_raw(&loopback_packets()?, &packet), write_raw(&tap_device()?, &packet));
     Ok(())
+}
+
+/// May four bytes be read from an event descriptor, which gives eight?
+fn short_eventfd() -> io::Result<()> {
+    File::from(event_descriptor()?).read(&mut [0; 4]).map(|_| ())
 }
 
 /// Sleeps in reading an event descriptor until standard input ends, for a test that needs a thread

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 
 use crate::fixes::{self, Fix};
 use crate::session::Lab;
-use crate::{corpus, demo, soak, states};
+use crate::{corpus, demo, line, soak, states};
 
 /// Counts the tests.
 pub struct Suite {
@@ -125,8 +125,8 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     image::run(&mut suite, &fixture);
     newcode::run(&mut suite, &fixture);
     suite.test("verify_sample", || {
-        let units = states::sample(&fixture.lab, &fixture.lab.image)?;
-        anyhow::ensure!(states::run(&fixture.lab, &fixture.lab.image, &units)?, "see above");
+        let units = states::sample(&fixture.lab, &states::SAMPLE)?;
+        anyhow::ensure!(states::run(&fixture.lab, &units)?, "see above");
         Ok(())
     });
     drop(fixture);
@@ -134,6 +134,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
         anyhow::ensure!(corpus::run(Some(10), None)?, "not every fix went through");
         Ok(())
     });
+    suite.test("line_6_12", || line::run(None, 6, &line::UNITS.map(str::to_owned)));
     suite.test("soak", || soak::run(30));
     println!("{} passed, {} failed", suite.passed, suite.failures.len());
     for name in &suite.failures {
