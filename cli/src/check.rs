@@ -20,6 +20,7 @@ use crate::exit::{Exit, Failure};
 use crate::inspect;
 use crate::live;
 use crate::output::Output;
+use crate::progress::Phases;
 
 /// A kernel that an update fits.
 pub(crate) struct Checked {
@@ -49,6 +50,8 @@ struct Fits<'a> {
     learned: usize,
     /// Targets that are not in the kernel, and would stay as they are.
     left_out: Vec<LeftOut>,
+    /// Milliseconds: reading the update, reading the kernel's symbols, matching.
+    phases: Phases,
     #[serde(rename = "match")]
     report: &'a Report,
 }
@@ -58,12 +61,16 @@ pub(crate) fn run(
     args: &CheckArgs,
     output: &Output,
 ) -> Result<(), Failure> {
+    let mut phases = Phases::new();
     let (update, _) = inspect::read(&args.file)?;
+    phases.end("read");
     let mut snapshot = snapshot(arch, &args.kernel)?;
     if args.kernel.kernel.is_none() && args.kernel.snapshot.is_none() {
         snapshot = snapshot.with_updates(live::applied()?);
     }
+    phases.end("kernel");
     let Checked { manifest, left_out, report, .. } = check(arch, &update, &snapshot)?;
+    phases.end("match");
     let manifest = &manifest;
     let result = Fits {
         id: &manifest.id,
@@ -74,8 +81,10 @@ pub(crate) fn run(
         matched_bytes: report.bytes(),
         learned: report.learned(),
         left_out: LeftOut::all(&left_out),
+        phases,
         report: &report,
     };
+    output.detail(&format!("phases: {}", result.phases));
     output.result(&result, || text(&result));
     Ok(())
 }

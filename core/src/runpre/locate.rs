@@ -74,17 +74,20 @@ pub(super) fn candidates(
         let mut bytes = vec![0; len];
         if snapshot.read(site, &mut bytes) { trampoline.recognise(&bytes, site) } else { None }
     };
+    let mut known: Vec<(u64, Option<&str>)> =
+        entries(&function.name).into_iter().map(|entry| (entry, None)).collect();
+    if stacked {
+        let brought = stack.brought(&snapshot.symbols, &function.name, entries).into_iter();
+        known.extend(brought.map(|(entry, update)| (entry, Some(update))));
+    }
+    // What one update has brought another may have replaced.
     let mut places: Vec<(u64, Option<&str>)> = Vec::new();
-    for entry in entries(&function.name) {
+    for (entry, update) in known {
         match stack.now(leads, entry) {
-            None => places.push((entry, None)),
+            None => places.push((entry, update)),
             Some(now) if stacked => places.push((now.address, Some(now.update))),
             Some(now) => found.update = Some(now.update.to_owned()),
         }
-    }
-    if stacked {
-        let brought = stack.brought(&snapshot.symbols, &function.name, entries).into_iter();
-        places.extend(brought.map(|(address, update)| (address, Some(update))));
     }
     places.sort_unstable();
     places.dedup();

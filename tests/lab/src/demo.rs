@@ -68,7 +68,7 @@ pub fn run() -> Result<()> {
     guest.machine.start_load()?;
     expect(&mut guest, "before", true)?;
     let checked = guest.check(FIX)?.success()?;
-    say("check", format!("{}{}", seconds(checked.duration), matched(&checked)));
+    say("check", format!("{}{}{}", seconds(checked.duration), phases(&checked), matched(&checked)));
     apply(&mut guest)?;
     expect(&mut guest, "applied", false)?;
     let status = guest.splice(&["status", FIX])?.success()?;
@@ -138,7 +138,7 @@ fn matched(answer: &Answer) -> String {
     )
 }
 
-/// The phases of create, if it says them.
+/// The phases of a command, if it says them.
 fn phases(answer: &Answer) -> String {
     let Some(Value::Object(phases)) = search(&answer.json, "phases") else {
         return String::new();

@@ -68,7 +68,7 @@ const BOOTS: &[Boot] = &[
             State {
                 name: "a probe set",
                 writes: &[("/sys/kernel/tracing/current_tracer", "nop")],
-                probed: Some("blk_start_plug"),
+                probed: Some("do_shmat"),
             },
         ],
     },

@@ -9,6 +9,7 @@ use crate::session::{Contents, Guest, update};
 
 pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("stacked_updates", || stacked(fixture));
+    suite.test("stacked_in_a_module", || three_in_a_module(fixture));
 }
 
 const DEVICES: &str = "fs/proc/devices.c";
@@ -136,6 +137,70 @@ fn foreign(guest: &mut Guest) -> Result<()> {
     let answer = guest.splice(&["apply", &update("above")]);
     guest.remove_breakpoint()?;
     answer?.expect(5)?.says(&["devinfo_show"]).map(drop)
+}
+
+const NET: &str = "net/tipc/net.c";
+/// The function that answers the probe, up to its first statement: without an attribute the command
+/// is invalid.
+const SET: &str = "int __tipc_nl_net_set(struct sk_buff *skb, struct genl_info *info)\n{\n";
+
+/// Three updates of a module, each built on the one below: the first brings a function, the second
+/// changes that one alone, the third the first's own change, too.
+fn three_in_a_module(fixture: &Fixture) -> Result<()> {
+    let lab = &fixture.lab;
+    let brought = |error: &str, with: &str| {
+        format!(
+            "static noinline int splice_lab_error(void)\n{{\n\treturn -{error};\n}}\n\n{SET}\tif \
+             ({with}splice_lab_error())\n\t\treturn splice_lab_error();\n"
+        )
+    };
+    let texts = [
+        SET.to_owned(),
+        brought("EACCES", ""),
+        brought("EPERM", ""),
+        // What the function itself says without attributes.
+        brought("EINVAL", "info && "),
+    ];
+    let mut updates = Vec::new();
+    let mut bases: Vec<String> = Vec::new();
+    for (id, pair) in ["one", "two", "three"].into_iter().zip(texts.windows(2)) {
+        let [before, after] = pair else { continue };
+        let base = [(SET, before.as_str())];
+        let edits = [(before.as_str(), after.as_str())];
+        let patch = fixes::edit_on(&lab.cache, &fixture.fix.base, NET, &base, &edits)?;
+        let words: Vec<&str> = bases.iter().flat_map(|base| ["--base", base.as_str()]).collect();
+        let (file, answer) = lab.create_with(id, &patch, &words)?;
+        answer.success().with_context(|| format!("cannot create {id}"))?;
+        bases.push(file.with_extension("patch").to_string_lossy().into_owned());
+        updates.push((id, file));
+    }
+    let updates = updates.iter().map(|(id, file)| (*id, file.as_path())).collect();
+    let modules = vec!["tipc".to_owned()];
+    let contents = Contents { updates, modules, ..Contents::default() };
+    let mut guest = Guest::boot(lab, &lab.image, &contents)?;
+    let says = |guest: &mut Guest, word: &str| -> Result<()> {
+        let (_, said) = guest.probe("tipc-net-set", 0)?;
+        ensure!(said.contains(word), "the command's answer is not {word:?}: {said}");
+        Ok(())
+    };
+    let on = &mut guest;
+    says(on, "allowed")?;
+    on.check("two")?.expect(5)?;
+    for (id, word) in [("one", "Permission denied"), ("two", "not permitted"), ("three", "allowed")]
+    {
+        on.apply(id)?.success()?;
+        says(on, word)?;
+    }
+    for below in ["one", "two"] {
+        on.undo(below)?.expect(4)?.says(&["undo that first"])?;
+    }
+    for (id, word) in [("three", "not permitted"), ("two", "Permission denied"), ("one", "allowed")]
+    {
+        on.undo(id)?.success()?;
+        says(on, word)?;
+    }
+    guest.expect_clean()?;
+    guest.machine.power_off()
 }
 
 /// The old function's bytes.
