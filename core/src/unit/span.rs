@@ -3,7 +3,7 @@
 
 use object::elf::{
     SHF_ALLOC, SHF_EXECINSTR, SHF_MERGE, SHF_STRINGS, SHT_NULL, SHT_RELA, SHT_STRTAB, SHT_SYMTAB,
-    STB_LOCAL, STT_FUNC, STT_NOTYPE, STT_OBJECT, STT_SECTION,
+    STB_LOCAL, STB_WEAK, STT_FUNC, STT_NOTYPE, STT_OBJECT, STT_SECTION,
 };
 
 use super::{Role, Section, Symbol, SymbolPlace, Unit, payload, special, table};
@@ -41,8 +41,8 @@ pub struct Span {
     pub offset: u64,
     /// Size in bytes.
     pub size: u64,
-    /// Index of the symbol that names it, where one does: the strongest at its start (global
-    /// before local, function or object before untyped).
+    /// Index of the symbol that names it, where one does: the strongest at its start (function or
+    /// object before untyped, global before local, and a weak one, which may be another unit's, last).
     pub symbol: Option<u32>,
     /// Name of that symbol, or a made-up one (section name and offset) for messages.
     pub name: String,
@@ -53,7 +53,7 @@ struct Start {
     value: u64,
     size: u64,
     index: u32,
-    rank: (bool, bool, u64),
+    rank: (bool, u8, u64),
     code: bool,
 }
 
@@ -77,12 +77,17 @@ pub(super) fn cut(arch: &dyn Arch, unit: &mut Unit) {
             && !is_label(symbol)
             && let Some(list) = starts.get_mut(section)
         {
+            let strength = match symbol.binding {
+                binding if binding == STB_WEAK.0 => 0,
+                binding if binding == STB_LOCAL.0 => 1,
+                _ => 2,
+            };
             let typed = symbol.kind == STT_FUNC.0 || symbol.kind == STT_OBJECT.0;
             list.push(Start {
                 value: symbol.value,
                 size: symbol.size,
                 index: index as u32,
-                rank: (typed, symbol.binding != STB_LOCAL.0, symbol.size),
+                rank: (typed, strength, symbol.size),
                 code: symbol.kind == STT_FUNC.0,
             });
         }
