@@ -212,9 +212,25 @@ fn endbr_seal<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchE
     if own.bytes != trampoline::ENDBR64 {
         return Err(malformed(code, entry, "no landing pad stands there"));
     }
+    Ok(landing_pad(entry.offset, own))
+}
+
+fn landing_pad(start: u64, own: Form<'_>) -> Place<'_> {
+    let linked = vec![own.unconfirmed()];
     let mut forms = vec![own];
     forms.extend(trampoline::SEALED.iter().map(|s| Form::fixed("landing pad sealed", s)));
-    Ok(Place::new("landing pad", entry, forms))
+    Place { what: "landing pad", start, forms, linked, live: false }
+}
+
+/// The landing pad of a function that the unit does not list. objtool lists what nothing refers to in
+/// the whole image: a reference by a weak name, say, may have gone to another unit's function.
+fn first_landing_pad<'a>(code: &Code<'a>) -> Result<Option<Place<'a>>, ArchError> {
+    let listed = code.entries.iter().any(|e| e.section == special::ENDBR_SEAL && e.offset == 0);
+    if listed || !code.bytes.starts_with(&trampoline::ENDBR64) {
+        return Ok(None);
+    }
+    let own = Form::of_object(code, 0, trampoline::ENDBR64.len() as u64, "landing pad")?;
+    Ok(Some(landing_pad(0, own)))
 }
 
 /// Immediate operand that the start of the kernel writes: the value of a variable that does not change
@@ -296,10 +312,11 @@ fn static_call<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, Arch
     Ok(Place::new("static call", entry, forms).live())
 }
 
-/// Places that no entry lists, since the kernel knows them by name.
+/// Places that no entry lists: those that the kernel knows by name, and a landing pad.
 pub(crate) fn unlisted<'a>(code: &Code<'a>) -> Result<Vec<Place<'a>>, ArchError> {
     let mut places = tracer_calls(code)?;
     places.extend(static_trampoline(code)?);
+    places.extend(first_landing_pad(code)?);
     Ok(places)
 }
 

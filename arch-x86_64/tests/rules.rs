@@ -685,6 +685,31 @@ fn alternatives_of_every_processor_are_always_applied() {
 }
 
 #[test]
+fn a_landing_pad_that_the_unit_does_not_list() {
+    let outcome = |run: &str, kernel: &dyn KernelView| {
+        let bytes = hex("f3 0f 1e fa f3 0f 1e fa c3");
+        let code = Code { name: "f", bytes: &bytes, relocs: &[], entries: &[] };
+        let run = hex(run);
+        let run = RunCode { address: AT, bytes: &run, section: None };
+        arch().diff().match_running(&code, &run, kernel).unwrap()
+    };
+    for pad in ["66 0f 1f 00", "0f 1f 40 d6"] {
+        let sealed = format!("{pad} f3 0f 1e fa c3");
+        let RunMatch::Matched { rules, live, .. } = outcome(&sealed, &Kernel) else {
+            panic!("{sealed}")
+        };
+        let rules: Vec<_> = rules.iter().map(|r| (r.rule, r.places, r.bytes)).collect();
+        assert_eq!((rules, live), (vec![("landing pad sealed", 1, 4)], vec![]));
+        assert!(matches!(outcome(&sealed, &Image), RunMatch::Refused(_)));
+        // Only the function's own.
+        let second = format!("f3 0f 1e fa {pad} c3");
+        assert!(matches!(outcome(&second, &Kernel), RunMatch::Refused(_)));
+    }
+    assert!(matches!(outcome("f3 0f 1e fa f3 0f 1e fa c3", &Image), RunMatch::Matched { .. }));
+    assert!(matches!(outcome("0f 1f 40 00 f3 0f 1e fa c3", &Kernel), RunMatch::Refused(_)));
+}
+
+#[test]
 fn call_of_the_tracer() {
     let outcome = |name: &str, run: &str, kernel: &dyn KernelView| {
         let relocs = [plt(1, "ftrace_stub", 7), plt(6, "alpha", 8)];
