@@ -100,6 +100,7 @@ struct splice_member {
  * @pause_ns: how long the last stop lasted
  * @threads: threads examined in it
  * @words: words examined in it
+ * @cleared: threads in it that only seemed to be in the way
  * @found: conflicts found in it, of which the first are in @conflicts
  * @conflicts: who was in the way
  * @error: why the last attempt failed, empty if it did not
@@ -121,6 +122,7 @@ struct splice_update {
 	u64 pause_ns;
 	u64 threads;
 	u64 words;
+	u64 cleared;
 	size_t found;
 	struct splice_conflict conflicts[SPLICE_CONFLICTS_MAX];
 	char error[192];

@@ -3,9 +3,13 @@
  * Who is where: is any thread in code that is about to change?
  *
  * Conservative: every word of a stack between the saved stack pointer and the
- * stack's end counts as an address. It may be a stale one, and then the
- * switch is put off for nothing; none is missed. A preempted thread's
+ * stack's end counts as an address. None is missed; a preempted thread's
  * instruction pointer is such a word too, in the registers that were saved.
+ *
+ * A word may be a stale one, in a place that no frame has written to yet. So
+ * where one is found, the kernel's unwinder is asked. If it vouches for its
+ * trace of that thread (CONFIG_HAVE_RELIABLE_STACKTRACE; it is what livepatch
+ * relies on), the trace decides; if it does not, the word does.
  *
  * Interrupt and exception stacks need no look. This runs in a thread of each
  * CPU, the stopper, and a CPU cannot have left an interrupt, softirq or
@@ -21,14 +25,26 @@
 #include <linux/cpumask.h>
 #include <linux/kprobes.h>
 #include <linux/llist.h>
+#include <linux/moduleparam.h>
 #include <linux/rethook.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/sched/task_stack.h>
+#include <linux/stacktrace.h>
 #include <linux/version.h>
 
 #include "arch.h"
 #include "core.h"
+
+/* Deeper traces are not vouched for. */
+#define SPLICE_TRACE_MAX	100
+
+static bool splice_reliable = true;
+module_param_named(reliable, splice_reliable, bool, 0600);
+MODULE_PARM_DESC(reliable, "ask the kernel's unwinder whether a word is stale");
+
+/* Under splice_mutex. */
+static unsigned long splice_trace[SPLICE_TRACE_MAX];
 
 static bool splice_in_span(const struct splice_stop *stop, unsigned long addr)
 {
@@ -118,13 +134,31 @@ static bool splice_on_cpu(const struct task_struct *task)
 #endif
 }
 
+/* Whether the kernel vouches that no frame of a thread is in the way. */
+static bool splice_vouched(const struct splice_stop *stop,
+			   struct task_struct *task)
+{
+	int i, n;
+
+	if (!splice_reliable || splice_on_cpu(task))
+		return false;
+	n = stack_trace_save_tsk_reliable(task, splice_trace,
+					  ARRAY_SIZE(splice_trace));
+	for (i = 0; i < n; i++)
+		if (splice_in_span(stop, splice_trace[i]))
+			return false;
+	return n > 0;
+}
+
 static void splice_scan_task(struct splice_stop *stop,
 			     struct task_struct *task)
 {
+	struct splice_update *update = stop->update;
+	size_t found;
 	unsigned long begin = (unsigned long)task_stack_page(task);
 	unsigned long end = begin + THREAD_SIZE, sp;
 
-	stop->update->threads++;
+	update->threads++;
 	splice_look(stop, task, (unsigned long)task->restart_block.fn);
 	splice_scan_graph(stop, task);
 	splice_scan_probes(stop, task);
@@ -140,9 +174,14 @@ static void splice_scan_task(struct splice_stop *stop,
 				   splice_saved_sp(task);
 	if (sp < begin || sp >= end)
 		sp = begin;
+	found = update->found;
 	for (sp = ALIGN_DOWN(sp, sizeof(long)); sp < end; sp += sizeof(long))
 		splice_look(stop, task,
 			    READ_ONCE_NOCHECK(*(unsigned long *)sp));
+	if (update->found > found && splice_vouched(stop, task)) {
+		update->found = found;
+		update->cleared++;
+	}
 }
 
 /**

@@ -464,6 +464,7 @@ static int splice_attempt(struct splice_stop *stop)
 	}
 	update->threads = 0;
 	update->words = 0;
+	update->cleared = 0;
 	err = stop_machine(splice_stopped, stop, cpu_online_mask) ?:
 		stop->result;
 	update->pause_ns = stop->ended - stop->began;

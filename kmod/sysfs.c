@@ -97,6 +97,14 @@ static ssize_t words_show(struct kobject *kobj, struct kobj_attribute *attr,
 
 static struct kobj_attribute words_attr = __ATTR_RO(words);
 
+static ssize_t cleared_show(struct kobject *kobj, struct kobj_attribute *attr,
+			    char *buf)
+{
+	return sysfs_emit(buf, "%llu\n", READ_ONCE(to_update(kobj)->cleared));
+}
+
+static struct kobj_attribute cleared_attr = __ATTR_RO(cleared);
+
 /* A thread's name may hold anything; here it is one word. */
 static int splice_emit_comm(char *buf, int at, const char *comm)
 {
@@ -244,6 +252,7 @@ static struct attribute *splice_update_attrs[] = {
 	&pause_ns_attr.attr,
 	&threads_attr.attr,
 	&words_attr.attr,
+	&cleared_attr.attr,
 	&conflicts_attr.attr,
 	&error_attr.attr,
 	&sites_attr.attr,

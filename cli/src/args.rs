@@ -278,6 +278,11 @@ pub(crate) struct PatienceArgs {
     /// Begin no attempt after that many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) timeout: u64,
+    /// Only wait for threads that sleep in the code. Otherwise their sleep is interrupted, and they are
+    /// held at the boundary to user space for the moment of the next attempt, as a debugger does it;
+    /// a few system calls then end with EINTR (signal(7) lists them).
+    #[arg(long)]
+    pub(crate) no_interrupt: bool,
 }
 
 /// What to apply.

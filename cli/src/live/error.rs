@@ -185,5 +185,10 @@ fn busy(id: &str, attempts: u64, why: &str, conflicts: &[Conflict]) -> String {
     for conflict in conflicts {
         let _ = write!(text, "\n  {conflict}");
     }
+    if !conflicts.is_empty() {
+        text.push_str(
+            "\nlet them end their work or end them, or give more time (--timeout, --retries)",
+        );
+    }
     text
 }

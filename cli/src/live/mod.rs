@@ -7,6 +7,7 @@
 
 mod apply;
 mod error;
+mod hold;
 mod list;
 mod load;
 mod loads;
@@ -31,7 +32,11 @@ use crate::output::Output;
 
 impl From<PatienceArgs> for Patience {
     fn from(args: PatienceArgs) -> Self {
-        Self { retries: args.retries, timeout: Duration::from_secs(args.timeout) }
+        Self {
+            retries: args.retries,
+            timeout: Duration::from_secs(args.timeout),
+            interrupts: !args.no_interrupt,
+        }
     }
 }
 

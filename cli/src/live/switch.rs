@@ -2,24 +2,31 @@
 //! Trying to switch until it succeeds or patience ends. The kernel side makes one attempt each
 //! time.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
 use super::LiveError;
-use super::sysfs::Sysfs;
+use super::hold::Holder;
+use super::sysfs::{Conflict, Sysfs};
 
 /// The first pause between two attempts, which then doubles, and the longest.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(3);
 
-/// When to give up.
+/// Attempts that are made while more and more threads are held.
+const ROUNDS: u32 = 20;
+
+/// When to give up, and what to do until then.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
     /// Further attempts after the first.
     pub(crate) retries: u32,
     /// No attempt is begun after that time.
     pub(crate) timeout: Duration,
+    /// Whether threads that are in the way are brought out of the code and held.
+    pub(crate) interrupts: bool,
 }
 
 /// What an attempt came to.
@@ -40,7 +47,32 @@ fn attempt(sysfs: &Sysfs, id: &str, apply: bool) -> Attempt {
     }
 }
 
+/// Who was in the way, and how often.
+#[derive(Default)]
+struct Blockers {
+    last: Vec<Conflict>,
+    times: HashMap<u32, u64>,
+}
+
+impl Blockers {
+    /// Notes who was in the way of the attempt that was just made.
+    fn note(&mut self, sysfs: &Sysfs, id: &str) -> Result<(), LiveError> {
+        self.last = sysfs.conflicts(id)?;
+        let pids: BTreeSet<u32> = self.last.iter().map(|conflict| conflict.pid).collect();
+        for pid in pids {
+            *self.times.entry(pid).or_default() += 1;
+        }
+        for conflict in &mut self.last {
+            conflict.times = self.times.get(&conflict.pid).copied().unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
 /// Applies or undoes a loaded update; returns the number of attempts.
+///
+/// The first attempt disturbs nobody. Who is in its way has some time to leave by itself, and is then
+/// brought out of the code and held for the moment of the next attempts.
 pub(crate) fn switch(
     sysfs: &Sysfs,
     id: &str,
@@ -51,24 +83,36 @@ pub(crate) fn switch(
     let end = Instant::now().checked_add(patience.timeout);
     let mut delay = FIRST_DELAY;
     let mut attempts = 0u64;
+    let mut tries = 0;
+    let mut blockers = Blockers::default();
+    let mut holder = Holder::default();
     loop {
-        attempts += 1;
-        match attempt(sysfs, id, apply) {
-            Attempt::Done => return Ok(attempts),
-            Attempt::Refused(error) => {
-                let why = sysfs.error(id)?;
-                let why = if why.is_empty() { error.to_string() } else { why };
-                return Err(LiveError::Switch { id: id.to_owned(), why });
+        tries += 1;
+        // Held threads must not wait for one that does not come.
+        for round in 0..ROUNDS {
+            attempts += 1;
+            match attempt(sysfs, id, apply) {
+                Attempt::Done => return Ok(attempts),
+                Attempt::Refused(error) => {
+                    let why = sysfs.error(id)?;
+                    let why = if why.is_empty() { error.to_string() } else { why };
+                    return Err(LiveError::Switch { id: id.to_owned(), why });
+                }
+                Attempt::Busy => blockers.note(sysfs, id)?,
             }
-            Attempt::Busy => {}
+            let holds = patience.interrupts && (tries > 1 || round > 0);
+            if !holds || !holder.hold(&blockers.last) {
+                break;
+            }
         }
+        holder.let_go();
         let over = end.is_some_and(|end| Instant::now() + delay > end);
-        if over || attempts > u64::from(patience.retries) {
+        if over || tries > patience.retries {
             return Err(LiveError::Busy {
                 id: id.to_owned(),
                 attempts,
                 why: sysfs.error(id)?,
-                conflicts: sysfs.conflicts(id)?,
+                conflicts: blockers.last,
             });
         }
         progress(&format!(
@@ -76,7 +120,7 @@ pub(crate) fn switch(
             sysfs.error(id)?,
             delay.as_secs_f64()
         ));
-        std::thread::sleep(delay);
+        holder.wait(delay);
         delay = (delay * 2).min(LONGEST_DELAY);
     }
 }

@@ -39,14 +39,19 @@ pub(crate) struct Conflict {
     pub(crate) function: String,
     /// The kernel function that it sleeps in, if it does.
     pub(crate) sleeps_in: Option<String>,
+    /// How many attempts of this command it was in the way of; zero if the command makes none.
+    pub(crate) times: u64,
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (pid {}) is in {}", self.command, self.pid, self.function)?;
-        match &self.sleeps_in {
-            Some(function) => write!(f, ", asleep in {function}"),
-            None => Ok(()),
+        if let Some(function) = &self.sleeps_in {
+            write!(f, ", asleep in {function}")?;
+        }
+        match self.times {
+            0 | 1 => Ok(()),
+            times => write!(f, ", in the way of {times} attempts"),
         }
     }
 }
@@ -123,6 +128,8 @@ pub(crate) struct Status {
     pub(crate) threads: u64,
     /// Stack words examined in it.
     pub(crate) words: u64,
+    /// Threads that only seemed to be in its way: the kernel vouches that a word was stale.
+    pub(crate) cleared: u64,
     /// Its update modules.
     pub(crate) modules: Vec<String>,
     /// What they patch, in the same order: the kernel image, or a module.
@@ -191,7 +198,7 @@ fn parse_conflict(line: &str) -> Option<Conflict> {
     let sleeps_in = std::fs::read_to_string(format!("/proc/{pid}/wchan"))
         .ok()
         .filter(|name| !name.is_empty() && name != "0");
-    Some(Conflict { pid, command, address, function, sleeps_in })
+    Some(Conflict { pid, command, address, function, sleeps_in, times: 0 })
 }
 
 impl Sysfs {
@@ -368,6 +375,7 @@ impl Sysfs {
             pause_ns: self.number(id, "pause_ns")?,
             threads: self.number(id, "threads")?,
             words: self.number(id, "words")?,
+            cleared: Self::read_new(&self.file(id, "cleared"))?.parse().unwrap_or_default(),
             targets: targets.lines().map(str::to_owned).collect(),
             left_out: self.left_out(&modules)?,
             modules,

@@ -17,6 +17,7 @@ use crate::initramfs::Initramfs;
 use crate::protocol::{Command, LoadReport, Outcome, Reply, Request};
 
 /// How a machine is started.
+#[derive(Clone)]
 pub struct Options {
     /// The kernel image (`vmlinuz`).
     pub kernel: PathBuf,
@@ -89,8 +90,20 @@ pub fn alarms(log: &str) -> Vec<String> {
 }
 
 impl Machine {
-    /// Boots a kernel with an initramfs and waits until init answers.
+    /// Boots a kernel with an initramfs and waits until init answers. A kernel that meets a stale
+    /// breakpoint of the emulator's (see [`Options::one_thread`]) while it boots, when nothing of splice
+    /// is there yet, is booted once more, on one thread.
     pub fn boot(options: &Options, initramfs: &Initramfs) -> Result<Self> {
+        match Self::boot_once(options, initramfs) {
+            Err(error) if !options.one_thread && error.to_string().contains("Oops: int3") => {
+                eprintln!("the emulator kept a breakpoint that was gone; booting on one thread");
+                Self::boot_once(&Options { one_thread: true, ..options.clone() }, initramfs)
+            }
+            booted => booted,
+        }
+    }
+
+    fn boot_once(options: &Options, initramfs: &Initramfs) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("splice-vm-")
             .tempdir()
