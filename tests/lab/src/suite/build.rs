@@ -19,6 +19,7 @@ pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("create_refuses_a_unit_that_is_not_built", || not_built(fixture));
     suite.test("create_refuses_what_is_never_left", || never_left(fixture));
     suite.test("create_passes_on_the_compilers_words", || does_not_compile(fixture));
+    suite.test("create_finds_headers_that_the_build_makes", || made_headers(fixture));
     suite.test("create_can_be_killed", || killed(fixture));
     suite.test("create_leaves_the_tree_alone", || tree_untouched(fixture));
 }
@@ -40,6 +41,27 @@ fn reproducible(fixture: &Fixture) -> Result<()> {
     answer.success()?;
     ensure!(std::fs::read(file)? == first, "the same input made another update");
     Ok(())
+}
+
+/// A unit includes headers that the build makes on the way to it, in a tree in which it was not built yet.
+fn made_headers(fixture: &Fixture) -> Result<()> {
+    const DIRECTORY: &str = "fs/smb/server";
+    let answer = fixture.lab.prepare()?;
+    let tree = answer.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
+    let units = PathBuf::from(tree).with_file_name("units").join(DIRECTORY);
+    if units.is_dir() {
+        std::fs::remove_dir_all(units)?;
+    }
+    for entry in std::fs::read_dir(PathBuf::from(tree).join(DIRECTORY))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if [".asn1.c", ".asn1.h", ".o", ".cmd"].iter().any(|end| name.ends_with(end)) {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    let (old, new) = ("if (len > 0xFFFFFF)\n\t\treturn 4;", "if (len > 0xFFFFFE)\n\t\treturn 4;");
+    let patch = fixture.edit(&format!("{DIRECTORY}/asn1.c"), old, new)?;
+    fixture.lab.create("asn1", &patch)?.1.success().map(drop)
 }
 
 fn does_not_apply(fixture: &Fixture) -> Result<()> {
