@@ -8,7 +8,7 @@ PACKAGES = gcc-12 gcc gcc-11 clang dwarves libc6-dev make binutils patch diffuti
 	xz-utils zstd bzip2 lz4 gzip tar rsync cpio kmod dpkg dpkg-dev apt ca-certificates qemu-system-x86 \
 	gcc-aarch64-linux-gnu binutils-aarch64-linux-gnu gcc-riscv64-linux-gnu binutils-riscv64-linux-gnu
 
-.PHONY: all deps demo test quick lint fmt
+.PHONY: all deps demo test quick lint fmt install deb
 
 all:
 	$(CARGO) build --workspace
@@ -54,3 +54,37 @@ lint: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) run --quiet -p splice-lab -- checkpatch kmod
+
+DESTDIR ?=
+PREFIX ?= /usr
+SYSTEMD ?= /lib/systemd/system
+SPLICE = target/release/splice
+
+$(SPLICE): all-release
+.PHONY: all-release
+all-release:
+	$(CARGO) build --release -p splice-cli
+
+# The command, its manual page and completions, and the services that apply what is installed.
+install: $(SPLICE)
+	install -D -m 755 $(SPLICE) $(DESTDIR)$(PREFIX)/sbin/splice
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(SPLICE) man | gzip -9n > $(DESTDIR)$(PREFIX)/share/man/man1/splice.1.gz
+	$(SPLICE) completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/splice
+	$(SPLICE) completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_splice
+	$(SPLICE) completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/splice.fish
+	install -D -m 644 packaging/splice.service $(DESTDIR)$(SYSTEMD)/splice.service
+	install -D -m 755 packaging/splice.init $(DESTDIR)/etc/init.d/splice
+
+# A Debian package of the same, in target/. No module source is in it for DKMS: each update carries the
+# transaction core, built for its kernel.
+deb: $(SPLICE)
+	rm -rf target/deb
+	$(MAKE) install DESTDIR=target/deb
+	install -d -m 755 target/deb/DEBIAN
+	echo /etc/init.d/splice > target/deb/DEBIAN/conffiles
+	sed -e "s/@VERSION@/$$($(SPLICE) --version | cut -d' ' -f2)/" \
+		-e "s/@ARCH@/$$(dpkg --print-architecture)/" \
+		-e "s/@SIZE@/$$(du -sk target/deb/usr | cut -f1)/" packaging/control.in > target/deb/DEBIAN/control
+	dpkg-deb --root-owner-group --build target/deb target

@@ -66,8 +66,14 @@ pub(crate) enum Command {
     Apply(ApplyArgs),
     /// Take an update back.
     Undo(UndoArgs),
-    /// List the updates in the running kernel.
+    /// List the updates in the running kernel, and those that are installed.
     List,
+    /// Have an update applied whenever its kernel starts.
+    Install(InstallArgs),
+    /// Have an update applied no more when its kernel starts. What is applied stays so.
+    Uninstall(UninstallArgs),
+    /// Apply what is installed for the running kernel: a service runs this at each start.
+    Boot(BootArgs),
     /// Tell everything about an update in the running kernel, or about all.
     Status(StatusArgs),
     /// Architectures: those compiled in, and those of plugins.
@@ -301,6 +307,41 @@ pub(crate) struct UndoArgs {
     /// The update's id; `splice list` shows it.
     #[arg(value_name = "ID")]
     pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
+}
+
+const INSTALL: &str = "\
+The update is copied to /var/lib/splice/RELEASE ($SPLICE_STATE says another place than /var/lib/splice). \
+At each start of that kernel `splice boot` applies what is installed for it, in the order of \
+installation; splice.service runs it. An update that was being applied when the machine went down is held: \
+it is not tried again until somebody installs it again. With splice=off on the kernel's command line \
+nothing is applied.";
+
+/// What to have applied at each start.
+#[derive(Debug, Args)]
+#[command(after_help = INSTALL)]
+pub(crate) struct InstallArgs {
+    /// The update.
+    #[arg(value_name = "FILE.splice")]
+    pub(crate) file: PathBuf,
+}
+
+/// What to have applied no more.
+#[derive(Debug, Args)]
+pub(crate) struct UninstallArgs {
+    /// The update's id; `splice list` shows it.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Only of this kernel; of all if absent.
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) release: Option<String>,
+}
+
+/// How to apply what is installed.
+#[derive(Debug, Args)]
+#[command(after_help = INSTALL)]
+pub(crate) struct BootArgs {
     #[command(flatten)]
     pub(crate) patience: PatienceArgs,
 }

@@ -69,6 +69,9 @@ fn run(cli: &Cli, output: &Output) -> Result<(), Failure> {
         Command::Apply(args) => live::run_apply(arch()?, args, output),
         Command::Undo(args) => live::run_undo(args, output),
         Command::List => live::run_list(output),
+        Command::Install(args) => live::run_install(args, output),
+        Command::Uninstall(args) => live::run_uninstall(args, output),
+        Command::Boot(args) => live::run_boot(arch()?, args, output),
         Command::Status(args) => live::run_status(args, output),
         Command::Plugins(args) => plugins::run(args, &cli.plugin, output),
         Command::Completions(args) => {

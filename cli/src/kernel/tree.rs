@@ -432,6 +432,8 @@ struct Ready {
     tree: Tree,
     config: String,
     symvers: Option<PathBuf>,
+    /// Whether source and configuration are said to belong together.
+    exact: bool,
 }
 
 impl Ready {
@@ -458,12 +460,13 @@ impl Ready {
             kernel_arch: arch.kernel_arch(),
             source_arch: arch.source_arch(),
         };
-        Ok(Self { tree, config, symvers: parts.symvers.clone() })
+        let exact = matches!(wish.origin, Origin::Packages);
+        Ok(Self { tree, config, symvers: parts.symvers.clone(), exact })
     }
 
     /// Configures the unpacked source and builds what compiling a unit needs.
     fn configure(self, jobs: usize, note: &mut dyn FnMut(&str)) -> Result<Tree> {
-        let Self { mut tree, config, symvers } = self;
+        let Self { mut tree, config, symvers, exact } = self;
         let source = tree.source();
         let flags = compile::flags(&config);
         let run = |words: &[&str]| {
@@ -487,11 +490,20 @@ impl Ready {
             .filter(|(name, value)| now.get(*name) != Some(value))
             .map(|(name, _)| *name)
             .chain(now.keys().filter(|name| !before.contains_key(*name)).copied())
-            .filter(|name| *name != "CONFIG_CC_VERSION_TEXT")
+            .filter(|name| !is_about_tools(name))
             .collect();
         if !changed.is_empty() {
+            changed.sort_unstable();
             changed.truncate(8);
-            note(&format!("the configuration is not taken as it is: {} …", changed.join(", ")));
+            let changed = changed.join(", ");
+            ensure!(
+                !exact,
+                "{} does not take this kernel's configuration ({changed} …): the kernel was built with \
+                 patches that the package lacks, as Debian's for real-time kernels; prepare it from its \
+                 own source with --source and --config",
+                tree.facts.origin
+            );
+            note(&format!("the configuration is not taken as it is: {changed} …"));
         }
         note("building what compiling a unit needs");
         run(&["modules_prepare"])?;
@@ -506,6 +518,17 @@ impl Ready {
         }
         Ok(tree)
     }
+}
+
+/// Whether an option only says what the machine's tools are and can do: the compiler is looked at apart,
+/// and no other tool changes an object.
+fn is_about_tools(option: &str) -> bool {
+    const TOOLS: [&str; 9] =
+        ["AS", "BINDGEN", "CC", "CLANG", "GCC", "LD", "PAHOLE", "RUSTC", "TOOLS"];
+    option
+        .strip_prefix("CONFIG_")
+        .and_then(|name| name.split_once('_'))
+        .is_some_and(|(tool, _)| TOOLS.contains(&tool))
 }
 
 /// The configuration says which pahole there was, and some structures depend on that; objects do
@@ -547,6 +570,16 @@ mod tests {
         let kernel = "gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0";
         assert_eq!(identity(kernel), identity("gcc (Debian 12.2.0-14+deb12u1) 12.2.0"));
         assert_ne!(identity(kernel), identity("gcc-12 (Debian 12.2.0-14) 12.2.0"));
+    }
+
+    #[test]
+    fn another_tool_is_no_other_configuration() {
+        for tool in ["CONFIG_CC_VERSION_TEXT", "CONFIG_RUSTC_VERSION", "CONFIG_AS_AVX512"] {
+            assert!(is_about_tools(tool), "{tool}");
+        }
+        for option in ["CONFIG_PREEMPT_RT", "CONFIG_SMP", "CONFIG_ASN1", "CONFIG_CCS_X", "x"] {
+            assert!(!is_about_tools(option), "{option}");
+        }
     }
 
     #[test]

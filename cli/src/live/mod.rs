@@ -6,11 +6,13 @@
 //! with one that is loaded and does nothing, which the next `apply` or `undo` of it clears away.
 
 mod apply;
+mod boot;
 mod error;
 mod hold;
 mod list;
 mod load;
 mod loads;
+mod store;
 mod switch;
 mod sysfs;
 mod undo;
@@ -21,7 +23,9 @@ use serde::Serialize;
 use splice_core::arch::Arch;
 use splice_core::runpre::AppliedUpdate;
 
+pub(crate) use boot::{run_boot, run_install, run_uninstall};
 use error::LiveError;
+use store::Installed;
 use switch::Patience;
 use sysfs::{Status, Sysfs};
 
@@ -40,10 +44,27 @@ impl From<PatienceArgs> for Patience {
     }
 }
 
-/// Updates in the kernel, as `list` and `status` without an id print them.
+/// Updates in the kernel, as `list` and `status` without an id print them, and those that are
+/// installed for the next start.
 #[derive(Serialize)]
 struct All {
     updates: Vec<Status>,
+    installed: Vec<Installed>,
+}
+
+impl All {
+    fn now() -> Result<Self, Failure> {
+        Ok(Self { updates: list::list()?, installed: boot::installed()? })
+    }
+
+    /// Lines about what is installed.
+    fn installed(&self) -> String {
+        let line = |one: &Installed| {
+            let held = if one.held { ", held: see splice install --help" } else { "" };
+            format!("{:<24} installed for {}{held}\n", one.id, one.release)
+        };
+        self.installed.iter().map(line).collect()
+    }
 }
 
 /// What the updates that are applied to the running kernel have replaced.
@@ -74,10 +95,11 @@ pub(crate) fn run_undo(args: &UndoArgs, output: &Output) -> Result<(), Failure> 
 
 /// `splice list`.
 pub(crate) fn run_list(output: &Output) -> Result<(), Failure> {
-    let all = All { updates: list::list()? };
+    let all = All::now()?;
     output.result(&all, || {
         let lines = all.updates.iter();
-        lines.map(|s| format!("{:<24} {:<24} {}\n", s.id, s.summary(), s.description)).collect()
+        let line = |s: &Status| format!("{:<24} {:<24} {}\n", s.id, s.summary(), s.description);
+        lines.map(line).collect::<String>() + &all.installed()
     });
     Ok(())
 }
@@ -90,8 +112,11 @@ pub(crate) fn run_status(args: &StatusArgs, output: &Output) -> Result<(), Failu
             output.result(&status, || status.to_string());
         }
         None => {
-            let all = All { updates: list::list()? };
-            output.result(&all, || all.updates.iter().map(|s| format!("{s}\n")).collect());
+            let all = All::now()?;
+            output.result(&all, || {
+                let updates = all.updates.iter().map(|s| format!("{s}\n"));
+                updates.collect::<String>() + &all.installed()
+            });
         }
     }
     Ok(())

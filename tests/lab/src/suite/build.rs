@@ -20,6 +20,7 @@ pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("create_refuses_what_is_never_left", || never_left(fixture));
     suite.test("create_passes_on_the_compilers_words", || does_not_compile(fixture));
     suite.test("create_finds_headers_that_the_build_makes", || made_headers(fixture));
+    suite.test("prepare_refuses_a_source_that_is_not_the_kernels", || other_source(fixture));
     suite.test("create_can_be_killed", || killed(fixture));
     suite.test("create_leaves_the_tree_alone", || tree_untouched(fixture));
 }
@@ -41,6 +42,17 @@ fn reproducible(fixture: &Fixture) -> Result<()> {
     answer.success()?;
     ensure!(std::fs::read(file)? == first, "the same input made another update");
     Ok(())
+}
+
+/// The real-time kernel of the same version is built from more than the source package holds.
+fn other_source(fixture: &Fixture) -> Result<()> {
+    let release = fixture.lab.kernel.release.replace("cloud", "rt");
+    fixture
+        .lab
+        .splice(&["prepare", "--release", &release])?
+        .expect(1)?
+        .says(&["CONFIG_ARCH_SUPPORTS_RT", "--source"])
+        .map(drop)
 }
 
 /// A unit includes headers that the build makes on the way to it, in a tree in which it was not built yet.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The end-to-end tests. Each prints a line, as `cargo test` does; none is ever skipped silently.
 
+mod boot;
 mod build;
 mod data;
 mod guest;
@@ -117,6 +118,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     build::run(&mut suite, &fixture);
     reach::run(&mut suite, &fixture);
     guest::run(&mut suite, &fixture);
+    boot::run(&mut suite, &fixture);
     data::run(&mut suite, &fixture);
     targets::run(&mut suite, &fixture);
     modules::run(&mut suite, &fixture);
