@@ -67,7 +67,7 @@ all-release:
 
 # The command, its manual page and completions, and the services that apply what is installed.
 install: $(SPLICE)
-	install -D -m 755 $(SPLICE) $(DESTDIR)$(PREFIX)/sbin/splice
+	install -D -s -m 755 $(SPLICE) $(DESTDIR)$(PREFIX)/sbin/splice
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
 		$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	$(SPLICE) man | gzip -9n > $(DESTDIR)$(PREFIX)/share/man/man1/splice.1.gz

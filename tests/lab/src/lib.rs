@@ -14,6 +14,7 @@ pub mod guest;
 pub mod initramfs;
 pub mod line;
 pub mod packages;
+pub mod pause;
 pub mod protocol;
 pub mod session;
 pub mod snapshot;

@@ -14,7 +14,7 @@ use splice_lab::packages::{Cache, kernel, kernels};
 use splice_lab::protocol::Request;
 use splice_lab::session::Lab;
 use splice_lab::vm::{Machine, Options};
-use splice_lab::{checkpatch, corpus, demo, fixes, line, snapshot, soak, states, suite};
+use splice_lab::{checkpatch, corpus, demo, fixes, line, pause, snapshot, soak, states, suite};
 
 #[derive(Parser)]
 #[command(name = "splice-lab", about = "Throw-away virtual machines for splice's end-to-end tests")]
@@ -41,7 +41,12 @@ enum What {
         /// How many times.
         #[arg(long, default_value_t = 200)]
         cycles: usize,
+        /// On so many processors.
+        #[arg(long, default_value_t = 2)]
+        cpus: u32,
     },
+    /// How long a switch stops the machine, by processors and threads, against an empty stop.
+    Pause,
     /// Every end-to-end test, or those whose name contains a word.
     Test {
         /// The word.
@@ -122,7 +127,8 @@ fn run(what: What) -> Result<bool> {
     match what {
         What::Demo => demo::run().map(|()| true),
         What::Corpus { limit, patches } => corpus::run(limit, patches.as_deref()),
-        What::Soak { cycles } => soak::run(cycles).map(|()| true),
+        What::Soak { cycles, cpus } => soak::run(cycles, cpus).map(|()| true),
+        What::Pause => pause::run().map(|()| true),
         What::Test { filter } => suite::run(filter),
         What::Checkpatch { directory } => checkpatch::run(&directory),
         What::Kernels => {

@@ -191,6 +191,8 @@ pub struct Contents<'a> {
     pub append: &'a str,
     /// How long the guest may live; ten minutes if absent.
     pub limit: Option<Duration>,
+    /// Processors; two if absent.
+    pub cpus: Option<u32>,
     /// Whether the kernel rewrites much of its own code while it is under load: see
     /// [`Options::one_thread`].
     pub rewrites_itself: bool,
@@ -221,6 +223,9 @@ impl Guest {
         contents.append.clone_into(&mut options.append);
         if let Some(limit) = contents.limit {
             options.limit = limit;
+        }
+        if let Some(cpus) = contents.cpus {
+            options.cpus = cpus;
         }
         options.one_thread = contents.rewrites_itself;
         let mut machine = Machine::boot(&options, &initramfs)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A virtual machine: QEMU by software emulation, two CPUs, address space randomisation on. The
+//! A virtual machine: QEMU by software emulation, two CPUs unless said otherwise, address space randomisation on. The
 //! console goes to a file, a second serial port carries requests and replies, and the monitor can
 //! save memory. A machine never outlives its [`Machine`].
 
@@ -25,6 +25,8 @@ pub struct Options {
     pub append: String,
     /// Memory in MiB.
     pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u32,
     /// How long the machine may live.
     pub limit: Duration,
     /// Whether one thread of the host runs all processors in turn. It takes five times as long, but
@@ -42,6 +44,7 @@ impl Options {
             kernel: kernel.to_path_buf(),
             append: String::new(),
             memory_mib: 1024,
+            cpus: 2,
             limit: Duration::from_secs(600),
             one_thread: false,
         }
@@ -369,7 +372,7 @@ fn start_qemu(options: &Options, directory: &Path) -> Result<Child> {
     let accelerator = if options.one_thread { "tcg,thread=single" } else { "tcg,thread=multi" };
     let log = std::fs::File::create(directory.join("qemu.log"))?;
     Process::new("qemu-system-x86_64")
-        .args(["-accel", accelerator, "-cpu", "max", "-smp", "2"])
+        .args(["-accel", accelerator, "-cpu", "max", "-smp", &options.cpus.to_string()])
         .args(["-m", &options.memory_mib.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .arg("-kernel")

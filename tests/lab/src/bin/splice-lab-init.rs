@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `/init` of the lab's virtual machines: it serves the host, or (by its first argument) is the load,
-//! a probe, calls of new code, a stalled command, a process that just ends, or one that has the kernel give back what is free.
+//! a probe, calls of new code, a stalled command, idle threads, a process that just ends, or one that has the kernel give back what is free.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,6 +16,10 @@ fn main() -> ExitCode {
         ["construct", place, calls @ ..] => construct::run(place, calls),
         ["stall", room, command @ ..] => match room.parse() {
             Ok(room) => stall::run(room, command),
+            Err(_) => ExitCode::from(2),
+        },
+        ["threads", number] => match number.parse() {
+            Ok(number) => load::sleep(number),
             Err(_) => ExitCode::from(2),
         },
         ["settle"] => match kernel::settle() {
@@ -39,7 +43,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | settle | \
+                "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | threads NUMBER | settle | \
                  load THREADS PACE_US"
             );
             ExitCode::from(2)

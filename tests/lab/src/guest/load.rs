@@ -180,3 +180,21 @@ fn block(first: u64, second: u64) -> Vec<u8> {
     }
     bytes
 }
+/// So many threads that sleep until standard input ends.
+#[must_use]
+pub fn sleep(number: usize) -> ExitCode {
+    for n in 0..number {
+        let thread = std::thread::Builder::new().stack_size(32 << 10);
+        if let Err(error) = thread.spawn(|| {
+            loop {
+                std::thread::park();
+            }
+        }) {
+            eprintln!("cannot begin thread {n}: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    // Whatever comes, the end of the input is the signal.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    ExitCode::SUCCESS
+}

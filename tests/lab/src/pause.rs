@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The pause of a switch, against that of a stop of all processors in which nothing is done, by number
+//! of processors and of threads. Both are measured in the kernel, in the same boot.
+
+use std::path::Path;
+use std::process::Command as Process;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::fixes;
+use crate::protocol::{Command, Request};
+use crate::session::{Contents, Guest, Lab};
+
+const FIX: &str = "attach-filter";
+const CPUS: [u32; 3] = [1, 2, 4];
+/// Threads of the whole machine, roughly: so many sleep beside those that are there anyway.
+const THREADS: [u32; 3] = [50, 500, 5000];
+/// Switches, there and back, and empty stops for each row.
+const TIMES: usize = 11;
+/// The module that makes an empty stop.
+const MODULE: &str = "lab_pause";
+
+/// Prints the table.
+pub fn run() -> Result<()> {
+    let fix = fixes::find(FIX)?;
+    let lab = Lab::open(&fix.base, &fix.target)?;
+    let prepared = lab.prepare()?;
+    let tree = prepared.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
+    let module = build(&lab, Path::new(tree))?;
+    let (file, created) = lab.create(FIX, &fix.patch(&lab.cache)?)?;
+    created.success()?;
+    println!("medians of {TIMES}, software emulation; the update has one site");
+    println!("CPUs  threads  empty stop  switch      ratio  per thread");
+    for cpus in CPUS {
+        let contents = Contents {
+            updates: vec![(FIX, &file)],
+            files: vec![("lab/pause.ko", module.clone())],
+            cpus: Some(cpus),
+            ..Contents::default()
+        };
+        let mut guest = Guest::boot(&lab, &lab.image, &contents)?;
+        guest.machine.ask(&Request::InsertModules { paths: vec!["/lab/pause.ko".to_owned()] })?;
+        for threads in THREADS {
+            row(&mut guest, cpus, threads).with_context(|| format!("{cpus}, {threads}"))?;
+        }
+        guest.machine.power_off()?;
+    }
+    Ok(())
+}
+
+fn row(guest: &mut Guest, cpus: u32, threads: u32) -> Result<()> {
+    const NAME: &str = "threads";
+    let running: u32 = guest
+        .machine
+        .read("/proc/loadavg")?
+        .split(['/', ' '])
+        .nth(4)
+        .and_then(|number| number.parse().ok())
+        .context("/proc/loadavg says no number of threads")?;
+    let more = threads.saturating_sub(running).to_string();
+    guest.machine.start(NAME, &Command::new(["/init", "threads", &more]))?;
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let mut empty = Vec::new();
+    let mut pauses = Vec::new();
+    let mut examined = 0;
+    for _ in 0..TIMES {
+        let text = guest.machine.read(&format!("/sys/module/{MODULE}/parameters/pause_ns"))?;
+        empty.push(text.trim().parse().context("no pause")?);
+        guest.apply(FIX)?.success()?;
+        let status = guest.splice(&["status", FIX])?.success()?;
+        pauses.push(status.number("pause_ns").context("no pause")?);
+        examined = status.number("threads").context("no threads")?;
+        guest.undo(FIX)?.success()?;
+    }
+    guest.machine.stop(NAME)?;
+    let (empty, pause) = (median(empty), median(pauses));
+    println!(
+        "{cpus:<4}  {examined:<7}  {:<10}  {:<10}  {:<5.2}  {:.0} ns",
+        format!("{:.3} ms", empty / 1e6),
+        format!("{:.3} ms", pause / 1e6),
+        pause / empty,
+        (pause - empty) / examined.max(1) as f64
+    );
+    Ok(())
+}
+
+fn median(mut all: Vec<u64>) -> f64 {
+    all.sort_unstable();
+    all.get(all.len() / 2).copied().unwrap_or(0) as f64
+}
+
+/// Builds the module for the prepared kernel.
+fn build(lab: &Lab, tree: &Path) -> Result<Vec<u8>> {
+    let place = lab.work.path().join("pause");
+    std::fs::create_dir_all(&place)?;
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("pause");
+    for name in ["Kbuild", "lab_pause.c"] {
+        std::fs::copy(own.join(name), place.join(name))?;
+    }
+    let headers = tree
+        .with_file_name("headers")
+        .join("usr/src")
+        .join(format!("linux-headers-{}", lab.kernel.release));
+    let output = Process::new("make")
+        .arg("-C")
+        .arg(headers)
+        .arg(format!("M={}", place.display()))
+        .args(["CC=gcc-12", "modules"])
+        .output()
+        .context("cannot run make")?;
+    ensure!(
+        output.status.success(),
+        "the module does not compile: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    std::fs::read(place.join(format!("{MODULE}.ko"))).context("make left no module")
+}
