@@ -50,8 +50,6 @@ static bool splice_in_span(const struct splice_stop *stop, unsigned long addr)
 {
 	size_t low = 0, high = stop->nspans;
 
-	if (addr < stop->spans[0].start || addr >= stop->spans[high - 1].end)
-		return false;
 	while (low < high) {
 		size_t mid = low + (high - low) / 2;
 
@@ -65,15 +63,13 @@ static bool splice_in_span(const struct splice_stop *stop, unsigned long addr)
 	return false;
 }
 
-static void splice_look(struct splice_stop *stop, struct task_struct *task,
-			unsigned long word)
+static void splice_note(struct splice_stop *stop, struct task_struct *task,
+			unsigned long addr)
 {
 	struct splice_update *update = stop->update;
-	unsigned long addr = (word & ~stop->clear) | stop->set;
 	struct splice_conflict *conflict;
 
-	update->words++;
-	if (likely(!splice_in_span(stop, addr)))
+	if (!splice_in_span(stop, addr))
 		return;
 	if (update->found < SPLICE_CONFLICTS_MAX) {
 		conflict = &update->conflicts[update->found];
@@ -83,6 +79,24 @@ static void splice_look(struct splice_stop *stop, struct task_struct *task,
 		conflict->comm[TASK_COMM_LEN - 1] = '\0';
 	}
 	update->found++;
+}
+
+/* Nearly all of the pause is spent here. */
+static void splice_look(struct splice_stop *stop, struct task_struct *task,
+			const unsigned long *word, size_t n)
+{
+	const unsigned long clear = stop->clear, set = stop->set;
+	const unsigned long low = stop->spans[0].start;
+	const unsigned long size = stop->spans[stop->nspans - 1].end - low;
+	const unsigned long *end = word + n;
+
+	stop->update->words += n;
+	for (; word < end; word++) {
+		unsigned long addr = (READ_ONCE_NOCHECK(*word) & ~clear) | set;
+
+		if (unlikely(addr - low < size))
+			splice_note(stop, task, addr);
+	}
 }
 
 /* Return addresses that function-graph tracing has taken off the stack. */
@@ -99,8 +113,8 @@ static void splice_scan_graph(struct splice_stop *stop,
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
 	n = (n + 1) * (long)(sizeof(*task->ret_stack) / sizeof(*word));
 #endif
-	for (; n > 0; n--)
-		splice_look(stop, task, *word++);
+	if (n > 0)
+		splice_look(stop, task, word, n);
 #endif
 }
 
@@ -113,14 +127,14 @@ static void splice_scan_probes(struct splice_stop *stop,
 #ifdef CONFIG_RETHOOK
 	for (node = task->rethooks.first; node; node = node->next)
 		splice_look(stop, task,
-			    llist_entry(node, struct rethook_node,
-					llist)->ret_addr);
+			    &llist_entry(node, struct rethook_node,
+					 llist)->ret_addr, 1);
 #endif
 #if defined(CONFIG_KRETPROBES) && !defined(CONFIG_KRETPROBE_ON_RETHOOK)
 	for (node = task->kretprobe_instances.first; node; node = node->next)
-		splice_look(stop, task, (unsigned long)
-			    llist_entry(node, struct kretprobe_instance,
-					llist)->ret_addr);
+		splice_look(stop, task, (const unsigned long *)
+			    &llist_entry(node, struct kretprobe_instance,
+					 llist)->ret_addr, 1);
 #endif
 	(void)node;
 }
@@ -159,7 +173,8 @@ static void splice_scan_task(struct splice_stop *stop,
 	unsigned long end = begin + THREAD_SIZE, sp;
 
 	update->threads++;
-	splice_look(stop, task, (unsigned long)task->restart_block.fn);
+	splice_look(stop, task,
+		    (const unsigned long *)&task->restart_block.fn, 1);
 	splice_scan_graph(stop, task);
 	splice_scan_probes(stop, task);
 #ifdef CONFIG_THREAD_INFO_IN_TASK
@@ -175,9 +190,9 @@ static void splice_scan_task(struct splice_stop *stop,
 	if (sp < begin || sp >= end)
 		sp = begin;
 	found = update->found;
-	for (sp = ALIGN_DOWN(sp, sizeof(long)); sp < end; sp += sizeof(long))
-		splice_look(stop, task,
-			    READ_ONCE_NOCHECK(*(unsigned long *)sp));
+	sp = ALIGN_DOWN(sp, sizeof(long));
+	splice_look(stop, task, (const unsigned long *)sp,
+		    (end - sp) / sizeof(long));
 	if (update->found > found && splice_vouched(stop, task)) {
 		update->found = found;
 		update->cleared++;
