@@ -169,7 +169,11 @@ pub(crate) fn check(
         pre.push(units);
     }
     let refuse = |refusal| absent::refused(&refusal, &left_out).unwrap_or_else(|| refused(refusal));
-    let report = runpre::check(arch, &manifest, &pre, snapshot).map_err(refuse)?;
+    // In threads that end with it: idle ones sleep in the kernel's futex code, which may be just what the
+    // update replaces.
+    let pool = rayon::ThreadPoolBuilder::new().build().map_err(Failure::from_error)?;
+    let report = pool.install(|| runpre::check(arch, &manifest, &pre, snapshot)).map_err(refuse)?;
+    drop(pool);
     let values = plan::plan(arch, &manifest, &pre, &report, snapshot).map_err(refused)?;
     absent::needed(update, &manifest, &values, (&left_out, snapshot))?;
     for (target, values) in manifest.targets.iter().zip(&values) {

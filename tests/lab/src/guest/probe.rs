@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use super::netlink;
 use super::setup::{
     attach_filter, event_descriptor, loopback_packets, name_process, send_raw, send_without_family,
-    socket, tap_device, write_raw,
+    socket, tap_device, vfork_reader, write_raw,
 };
 
 /// Runs the probe with this name.
@@ -24,6 +24,7 @@ pub fn run(name: &str) -> ExitCode {
         "raw-without-family" => raw_without_family(),
         "inode-numbers" => inode_numbers(),
         "sleep-in-eventfd" => sleep_in_eventfd(),
+        "wait-for-vfork" => wait_for_vfork(),
         "short-eventfd" => short_eventfd(),
         "packet-headers" => packet_headers(),
         _ => Err(io::Error::other(format!("no probe is called {name}"))),
@@ -109,6 +110,12 @@ fn packet_headers() -> io::Result<()> {
 /// May four bytes be read from an event descriptor, which gives eight?
 fn short_eventfd() -> io::Result<()> {
     File::from(event_descriptor()?).read(&mut [0; 4]).map(|_| ())
+}
+
+/// Waits, not to be interrupted, for a child that reads standard input to its end.
+fn wait_for_vfork() -> io::Result<()> {
+    name_process(c"parent");
+    vfork_reader()
 }
 
 /// Sleeps in reading an event descriptor until standard input ends, for a test that needs a thread

@@ -9,6 +9,7 @@ mod image;
 mod machine;
 mod modules;
 mod newcode;
+mod parked;
 mod reach;
 mod refusals;
 mod stacked;
@@ -119,6 +120,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     reach::run(&mut suite, &fixture);
     guest::run(&mut suite, &fixture);
     boot::run(&mut suite, &fixture);
+    parked::run(&mut suite, &fixture);
     data::run(&mut suite, &fixture);
     targets::run(&mut suite, &fixture);
     modules::run(&mut suite, &fixture);
