@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What a stop of all CPUs takes by itself, measured as the kernel side of
  * splice measures its own: from the first CPU that comes to the last that
