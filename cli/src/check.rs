@@ -50,7 +50,10 @@ struct Fits<'a> {
     learned: usize,
     /// Targets that are not in the kernel, and would stay as they are.
     left_out: Vec<LeftOut>,
-    /// Milliseconds: reading the update, reading the kernel's symbols, matching.
+    /// Threads of the running kernel that are in the functions just now.
+    in_use: Vec<live::User>,
+    /// Milliseconds: reading the update, reading the kernel's symbols, matching, looking at the threads'
+    /// stacks.
     phases: Phases,
     #[serde(rename = "match")]
     report: &'a Report,
@@ -65,13 +68,16 @@ pub(crate) fn run(
     let (update, _) = inspect::read(&args.file)?;
     phases.end("read");
     let mut snapshot = snapshot(arch, &args.kernel)?;
-    if args.kernel.kernel.is_none() && args.kernel.snapshot.is_none() {
+    let is_live = args.kernel.kernel.is_none() && args.kernel.snapshot.is_none();
+    if is_live {
         snapshot = snapshot.with_updates(live::applied()?);
     }
     phases.end("kernel");
     let Checked { manifest, left_out, report, .. } = check(arch, &update, &snapshot)?;
     phases.end("match");
     let manifest = &manifest;
+    let in_use = if is_live { live::users(&places(manifest, &report)) } else { Vec::new() };
+    phases.end("stacks");
     let result = Fits {
         id: &manifest.id,
         verdict: "fits",
@@ -81,12 +87,22 @@ pub(crate) fn run(
         matched_bytes: report.bytes(),
         learned: report.learned(),
         left_out: LeftOut::all(&left_out),
+        in_use,
         phases,
         report: &report,
     };
     output.detail(&format!("phases: {}", result.phases));
     output.result(&result, || text(&result));
     Ok(())
+}
+
+/// The functions that would be replaced: their names in the kernel's list, and their sizes.
+fn places<'a>(manifest: &Manifest, report: &'a Report) -> Vec<(&'a str, u64)> {
+    let replaced = inspect::replaced(manifest);
+    let all = report.targets.iter().flat_map(|target| target.functions.iter().flatten());
+    all.filter(|one| replaced.contains(&one.function))
+        .map(|one| (one.function.as_str(), one.size))
+        .collect()
 }
 
 /// The kernel that the arguments name.
@@ -226,6 +242,9 @@ fn text(result: &Fits<'_>) -> String {
     }
     for target in &result.left_out {
         let _ = writeln!(out, "  left out   {target}");
+    }
+    for user in &result.in_use {
+        let _ = writeln!(out, "  in use     {user}");
     }
     for target in &result.report.targets {
         let _ = writeln!(

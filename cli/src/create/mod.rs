@@ -66,13 +66,15 @@ pub(crate) fn run(
     let changed: Vec<&str> = whole.paths().collect();
     let constants = kernel::constant_outputs(&tree);
     let lay = |patched: &Patched| lay(&tree, &builds, patched, &units, &constants);
+    // What is refused anyway is so before anything is compiled.
+    constant(&tree, &lay(&whole)?, &changed)?;
+    phases.end("overlay");
+
     let jobs = jobs(args.jobs);
     kernel::before(&tree, &units, jobs, &mut note)?;
     phases.end("pre");
-    // Only now: the build has made headers that the units include.
+    // Anew: the build has made headers that the units include.
     let overlay = lay(&whole)?;
-    constant(&tree, &overlay, &changed)?;
-    phases.end("overlay");
     let tell = |text: &str| step.at(text);
     let mut compiled = kernel::after(&tree, &units, &changed, &overlay, jobs, &tell)?;
     let below = if args.base.is_empty() { None } else { Some(lay(&base)?) };

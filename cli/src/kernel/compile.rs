@@ -117,6 +117,17 @@ impl Made {
 /// So many units are compiled before the cache is filled and others get their turn at the tree.
 const CHUNK: usize = 24;
 
+/// Whether the build would get to a unit by two ways at once, both of which write the same files: a
+/// directory that the architecture's makefile names itself (`libs-y`, `drivers-y`) is not below its Kbuild,
+/// which then takes single goals in there for its own (`curdir-single`, scripts/Makefile.build).
+fn is_reached_twice(arch: &str, object: &str) -> bool {
+    const NAMED: [&str; 5] = ["lib", "math-emu", "pci", "power", "video"];
+    object
+        .strip_prefix("arch/")
+        .and_then(|rest| rest.strip_prefix(arch)?.strip_prefix('/')?.split('/').next())
+        .is_some_and(|directory| NAMED.contains(&directory))
+}
+
 /// Compiles the units before the patch that are not in the cache. What a killed run has compiled
 /// stays, chunk by chunk.
 pub(crate) fn before(
@@ -130,10 +141,9 @@ pub(crate) fn before(
         .iter()
         .filter(|(object, built)| !built.is_new && kept(&cache, object).is_none())
         .collect();
-    // The build gets into an architecture's lib by two ways at once, and both write the same files.
-    let lib = format!("arch/{}/lib/", tree.source_arch());
+    let arch = tree.source_arch();
     let (alone, others): (Vec<_>, Vec<_>) =
-        missing.iter().copied().partition(|(object, _)| object.starts_with(&lib));
+        missing.iter().copied().partition(|(object, _)| is_reached_twice(arch, object));
     let pace = Pace::new(missing.len());
     let mut done = 0;
     let chunks = others.chunks(CHUNK).map(|chunk| (chunk, jobs));
@@ -486,6 +496,17 @@ fn anywhere(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_build_reaches_by_two_ways_is_built_alone() {
+        for object in ["arch/x86/power/cpu.o", "arch/x86/lib/memcpy_64.o", "arch/x86/pci/irq.o"] {
+            assert!(is_reached_twice("x86", object), "{object}");
+        }
+        for object in ["arch/x86/kernel/cpu/amd.o", "kernel/power/main.o", "lib/string.o"] {
+            assert!(!is_reached_twice("x86", object), "{object}");
+        }
+        assert!(!is_reached_twice("arm64", "arch/x86/lib/memcpy_64.o"));
+    }
 
     #[test]
     fn commands_are_found_in_both_forms() {

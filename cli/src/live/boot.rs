@@ -62,7 +62,9 @@ pub(crate) fn run_install(args: &InstallArgs, output: &Output) -> Result<(), Fai
     let bytes = std::fs::read(&args.file)
         .with_context(|| format!("cannot read {}", args.file.display()))?;
     let manifest = &update.manifest;
-    let installed = Store::default().put(&manifest.release, &manifest.id, &bytes)?;
+    let store = Store::default();
+    let _lock = store.lock()?;
+    let installed = store.put(&manifest.release, &manifest.id, &bytes)?;
     output.result(&installed, || {
         format!(
             "{} is installed: `splice boot` applies it whenever {} starts\n  file  {}",
@@ -77,6 +79,7 @@ pub(crate) fn run_install(args: &InstallArgs, output: &Output) -> Result<(), Fai
 /// `splice uninstall`.
 pub(crate) fn run_uninstall(args: &UninstallArgs, output: &Output) -> Result<(), Failure> {
     let store = Store::default();
+    let _lock = store.lock()?;
     let mut releases = store.releases()?;
     releases.retain(|release| args.release.as_ref().is_none_or(|wanted| wanted == release));
     let mut result = Uninstalled { id: args.id.clone(), releases: Vec::new() };
@@ -123,6 +126,8 @@ pub(crate) fn run_boot(
         say(&format!("nothing is applied: {OFF} is on the kernel's command line"), output);
     } else {
         load::may_switch()?;
+        // Another one's mark is no sign that the machine went down.
+        let _lock = store.lock()?;
         store.settle(&booted.release)?;
         for update in store.of(&booted.release)? {
             let (outcome, why) = match one(arch, args, &store, &update, output) {

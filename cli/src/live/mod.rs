@@ -16,6 +16,7 @@ mod store;
 mod switch;
 mod sysfs;
 mod undo;
+mod users;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use error::LiveError;
 use store::Installed;
 use switch::Patience;
 use sysfs::{Status, Sysfs};
+pub(crate) use users::{User, users};
 
 use crate::args::{ApplyArgs, PatienceArgs, StatusArgs, UndoArgs};
 use crate::exit::Failure;

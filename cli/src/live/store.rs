@@ -51,6 +51,12 @@ impl Default for Store {
 }
 
 impl Store {
+    /// Held while the store is changed, or what is in it applied.
+    pub(super) fn lock(&self) -> Result<cache::Lock> {
+        cache::create(&self.root)?;
+        cache::lock(&self.root.join(".lock"), &mut |_| ())
+    }
+
     fn place(&self, release: &str) -> PathBuf {
         self.root.join(release)
     }
@@ -92,8 +98,7 @@ impl Store {
         let last = there.last().map_or(0, |one| one.number);
         let number = before.map_or(last.saturating_add(1), |one| one.number);
         let file = place.join(format!("{number:04}-{id}.splice"));
-        cache::write_whole(&file, bytes)?;
-        sync(&file)?;
+        write(&file, bytes)?;
         remove(&held(&file))?;
         sync(&place)?;
         let release = release.to_owned();
@@ -114,9 +119,7 @@ impl Store {
     pub(super) fn begin(&self, update: &Installed) -> Result<()> {
         let place = self.place(&update.release);
         let name = update.file.file_name().unwrap_or_default().to_string_lossy();
-        cache::write_whole(&place.join(TRYING), name.as_bytes())?;
-        sync(&place.join(TRYING))?;
-        sync(&place)
+        write(&place.join(TRYING), name.as_bytes())
     }
 
     /// Notes that this is over, however it ended.
@@ -136,9 +139,9 @@ impl Store {
             Err(error) => return Err(error).with_context(|| trying.display().to_string()),
         };
         // Uninstalled since, or not written whole: then the machine went down before it began.
-        if let Some(update) = self.of(release)?.iter().find(|one| one.file.ends_with(&name)) {
-            cache::write_whole(&held(&update.file), b"")?;
-            sync(&held(&update.file))?;
+        let is = |one: &&Installed| one.file.file_name().is_some_and(|file| *file == *name);
+        if let Some(update) = self.of(release)?.iter().find(is) {
+            write(&held(&update.file), b"")?;
         }
         remove(&trying)?;
         sync(&place)
@@ -191,6 +194,16 @@ fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Writes a file to the disk, so that it is there as a whole or what was there before still is.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    // Under another name first: a rename may get to the disk before what was written.
+    let whole = path.with_extension("new");
+    cache::write_whole(&whole, bytes)?;
+    sync(&whole)?;
+    std::fs::rename(&whole, path).with_context(|| format!("cannot write {}", path.display()))?;
+    sync(path.parent().unwrap_or(path))
 }
 
 /// Waits until a file, or what a directory lists, is on the disk.
@@ -263,6 +276,10 @@ mod tests {
         }
         // Whoever installs it again says that it is to be tried.
         store.put("6.1", "second", b"2").unwrap();
+        assert!(ids(&store, "6.1").iter().all(|(_, _, held)| !held));
+        // A mark that did not get to the disk holds nothing.
+        std::fs::write(store.place("6.1").join(TRYING), "").unwrap();
+        store.settle("6.1").unwrap();
         assert!(ids(&store, "6.1").iter().all(|(_, _, held)| !held));
         // One that is gone is no matter.
         store.begin(&second).unwrap();

@@ -15,8 +15,8 @@ use super::sysfs::{Conflict, Sysfs};
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(3);
 
-/// Attempts that are made while more and more threads are held.
-const ROUNDS: u32 = 20;
+/// How long any thread is held while there are more and more of them.
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
 
 /// When to give up, and what to do until then.
 #[derive(Debug, Clone, Copy)]
@@ -88,8 +88,8 @@ pub(crate) fn switch(
     let mut holder = Holder::default();
     loop {
         tries += 1;
-        // Held threads must not wait for one that does not come.
-        for round in 0..ROUNDS {
+        let began = Instant::now();
+        loop {
             attempts += 1;
             match attempt(sysfs, id, apply) {
                 Attempt::Done => return Ok(attempts),
@@ -100,7 +100,8 @@ pub(crate) fn switch(
                 }
                 Attempt::Busy => blockers.note(sysfs, id)?,
             }
-            let holds = patience.interrupts && (tries > 1 || round > 0);
+            // Held threads must not wait for one that does not come.
+            let holds = patience.interrupts && tries > 1 && began.elapsed() < LONGEST_HOLD;
             if !holds || !holder.hold(&blockers.last) {
                 break;
             }

@@ -109,7 +109,9 @@ fn without_root(guest: &mut Guest) -> Result<()> {
 fn in_use(guest: &mut Guest) -> Result<()> {
     guest.machine.start("sleeper", &Command::new(["/init", "probe", "sleep-in-eventfd"]))?;
     std::thread::sleep(std::time::Duration::from_millis(500));
-    let words = ["apply", "--no-interrupt", "--retries", "3", "--timeout", "5", &update(SLEEPER)];
+    let checked = guest.check(SLEEPER)?.success()?.says(&["in_use", "sleeper", "eventfd_read"])?;
+    ensure!(checked.explanation().contains("\"can_leave\":true"), "the sleeper cannot leave");
+    let words = ["apply", "--no-interrupt", "--retries", "3", "--timeout", "60", &update(SLEEPER)];
     let answer = guest.splice(&words)?;
     answer.expect(6)?.says(&["eventfd_read", "sleeper", "4 attempts"])?;
     guest.expect_clean().context("after giving up")?;

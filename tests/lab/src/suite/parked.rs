@@ -63,6 +63,8 @@ fn parked(fixture: &Fixture) -> Result<()> {
 
     on.machine.start("parent", &Command::new(["/init", "probe", "wait-for-vfork"]))?;
     std::thread::sleep(Duration::from_secs(1));
+    let said = on.check(FORKS)?.success()?.says(&["in_use", "parent", "kernel_clone"])?;
+    ensure!(said.explanation().contains("\"can_leave\":false"), "the parent can leave");
     let answer = on.splice(&["apply", "--retries", "2", "/updates/forks.splice"])?;
     answer.expect(6)?.says(&["kernel_clone", "parent (pid", "3 attempts"])?;
     on.expect_clean().context("after giving up")?;
