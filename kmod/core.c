@@ -61,7 +61,8 @@ static bool splice_part_ok(const struct splice_part *part)
 	}
 	if (!part->id || !splice_id_ok(part->id) || !part->description ||
 	    !part->owner || !part->nparts ||
-	    (!part->nsites && !part->nobjects) || (part->nsites && !part->nranges))
+	    (!part->nsites && !part->nobjects && !part->nhooks) ||
+	    (part->nsites && !part->nranges))
 		return false;
 	for (i = 0; i < part->nsites; i++) {
 		const struct splice_site *site = &part->sites[i];
@@ -84,6 +85,18 @@ static bool splice_part_ok(const struct splice_part *part)
 	}
 	for (i = 0; i < part->nranges; i++)
 		if (part->ranges[i].start >= part->ranges[i].end)
+			return false;
+	for (i = 0; i < part->nhooks; i++)
+		if (part->hooks[i].step >= SPLICE_STEPS ||
+		    !within_module_core((unsigned long)part->hooks[i].ask,
+					part->owner) ||
+		    !within_module_core((unsigned long)part->hooks[i].ask->fn,
+					part->owner))
+			return false;
+	for (i = 0; i < part->nshadows; i++)
+		if (!part->shadows[i]->size ||
+		    !within_module_core((unsigned long)part->shadows[i],
+					part->owner))
 			return false;
 	return true;
 }
@@ -268,13 +281,22 @@ EXPORT_SYMBOL_GPL(splice_unregister_part);
 
 static int __init splice_init(void)
 {
-	int err = register_module_notifier(&splice_module_nb);
+	int err = splice_shadow_init();
 
 	if (err)
 		return err;
+	err = register_module_notifier(&splice_module_nb);
+	if (err)
+		goto shadow;
 	err = splice_sysfs_init();
 	if (err)
-		unregister_module_notifier(&splice_module_nb);
+		goto notifier;
+	return 0;
+
+notifier:
+	unregister_module_notifier(&splice_module_nb);
+shadow:
+	splice_shadow_exit();
 	return err;
 }
 
@@ -283,6 +305,7 @@ static void __exit splice_exit(void)
 	/* Update modules use this one's symbols, so none is loaded now. */
 	splice_sysfs_exit();
 	unregister_module_notifier(&splice_module_nb);
+	splice_shadow_exit();
 }
 
 module_init(splice_init);

@@ -47,6 +47,8 @@ struct splice_conflict {
  * @alias: @addr in that mapping
  * @old: bytes while the update is not applied, in the update module
  * @new: bytes while it is: @jump, or in the update module
+ * @from: bytes that must be there for the attempt that runs
+ * @to: bytes that it writes
  * @jump: a site's jump
  */
 struct splice_spot {
@@ -58,6 +60,8 @@ struct splice_spot {
 	u8 *alias;
 	const u8 *old;
 	const u8 *new;
+	const u8 *from;
+	const u8 *to;
 	u8 jump[SPLICE_SITE_MAX];
 };
 
@@ -87,12 +91,12 @@ struct splice_member {
 /**
  * struct splice_update - an update, of as many parts as are registered
  * @kobj: its directory in sysfs
- * @node: in splice_updates; empty once the last part has gone
+ * @node: in splice_updates, where the applied ones stand in the order in which
+ *	they were applied; empty once the last part has gone
  * @members: its parts
  * @id: its id
  * @description: what it is
  * @state: whether it is applied
- * @order: greater than that of every update applied before it
  * @nmembers: number of @members
  * @spots: its sites and objects, while it is applied or an attempt runs
  * @nspots: number of @spots
@@ -114,7 +118,6 @@ struct splice_update {
 	char id[SPLICE_ID_MAX + 1];
 	char *description;
 	enum splice_state state;
-	u64 order;
 	u32 nmembers;
 	struct splice_spot *spots;
 	size_t nspots;
@@ -132,6 +135,9 @@ struct splice_update {
  * struct splice_stop - what one stop of the machine is to do
  * @update: whose
  * @apply: true to apply it, false to undo it
+ * @replace: whether all applied updates are undone in the same stop
+ * @changes: the spots that change, of @update and of what is undone
+ * @nchanges: number of @changes
  * @spans: what must be free of threads: sorted, none overlapping another
  * @nspans: number of @spans
  * @clear: bits cleared in a stack word before it is compared
@@ -142,12 +148,17 @@ struct splice_update {
  * @done: set once the one that works has finished
  * @result: what came of it
  * @bad: the spot that did not hold what it should, if @result is -ESTALE
+ * @refused: the hook that has refused, if one has
+ * @refusal: what it returned
  * @began: when the first CPU came
  * @ended: when the last one left
  */
 struct splice_stop {
 	struct splice_update *update;
 	bool apply;
+	bool replace;
+	struct splice_spot **changes;
+	size_t nchanges;
 	struct splice_span *spans;
 	size_t nspans;
 	u64 clear;
@@ -158,6 +169,8 @@ struct splice_stop {
 	int done;
 	int result;
 	const struct splice_spot *bad;
+	const struct splice_hook *refused;
+	int refusal;
 	u64 began;
 	u64 ended;
 };
@@ -176,9 +189,27 @@ void splice_sysfs_exit(void);
 int splice_sysfs_add(struct splice_update *update);
 
 /* switch.c */
-int splice_switch(struct splice_update *update, bool apply);
+int splice_switch(struct splice_update *update, bool apply, bool replace);
+
+/* change.c */
+int splice_make_spots(struct splice_stop *stop);
+int splice_make_changes(struct splice_stop *stop);
+int splice_make_spans(struct splice_stop *stop);
+bool splice_leaves(const struct splice_stop *stop,
+		   const struct splice_update *update);
+bool splice_owns(const struct splice_update *update, const void *addr);
 bool splice_stands_on(const struct splice_update *upper,
 		      const struct splice_update *lower);
+
+/* hooks.c */
+int splice_hooks(struct splice_stop *stop, enum splice_step step);
+void splice_hook_error(const struct splice_stop *stop);
+
+/* shadow.c */
+int splice_shadow_init(void);
+void splice_shadow_exit(void);
+int splice_shadow_check(struct splice_stop *stop);
+void splice_shadow_drop(struct splice_update *update);
 
 /* stack.c */
 void splice_scan(struct splice_stop *stop);

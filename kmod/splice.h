@@ -13,8 +13,10 @@
 #include <linux/module.h>
 #include <linux/types.h>
 
+#include "patch.h"
+
 /* Raised with every change of the structures below. */
-#define SPLICE_ABI		3
+#define SPLICE_ABI		4
 /* Bytes of the longest site. */
 #define SPLICE_SITE_MAX		16
 /* Bit fields of the most complicated trampoline. */
@@ -89,6 +91,40 @@ struct splice_range {
 };
 
 /**
+ * enum splice_step - when a hook is called; see patch.h
+ * @SPLICE_PRE: before the stop, and may refuse
+ * @SPLICE_CHECK: in the stop, before anything is written, and may refuse
+ * @SPLICE_DO: in the stop, after all is written
+ * @SPLICE_POST: after the stop
+ * @SPLICE_FAIL: after an attempt that came to nothing
+ * @SPLICE_STEPS: how many there are
+ */
+enum splice_step {
+	SPLICE_PRE,
+	SPLICE_CHECK,
+	SPLICE_DO,
+	SPLICE_POST,
+	SPLICE_FAIL,
+	SPLICE_STEPS,
+};
+
+/**
+ * struct splice_hook - work of the patch's author
+ * @ask: where the function is named, if it may refuse
+ * @tell: where it is named, if it may not
+ * @step: when it is called
+ * @undo: whether in an attempt to undo the update, not to apply it
+ */
+struct splice_hook {
+	union {
+		const struct splice_ask *ask;
+		const struct splice_tell *tell;
+	};
+	u8 step;
+	bool undo;
+};
+
+/**
  * struct splice_part - one update module's share of an update
  * @abi: SPLICE_ABI
  * @nparts: how many parts the update has; none switches without the others
@@ -99,9 +135,13 @@ struct splice_range {
  * @sites: what is written to apply the update
  * @objects: data that is replaced to apply it
  * @ranges: what must be free of threads to apply it
+ * @hooks: work of the patch's author
+ * @shadows: data that it adds to objects
  * @nsites: number of @sites
  * @nobjects: number of @objects
  * @nranges: number of @ranges
+ * @nhooks: number of @hooks
+ * @nshadows: number of @shadows
  * @bases: an address in each update that this one was matched with or uses
  *	something of, the others NULL
  * @stack_clear: bits cleared in a stack word before it is compared
@@ -117,9 +157,13 @@ struct splice_part {
 	const struct splice_site *sites;
 	const struct splice_object *objects;
 	const struct splice_range *ranges;
+	const struct splice_hook *hooks;
+	const struct splice_shadow *const *shadows;
 	u32 nsites;
 	u32 nobjects;
 	u32 nranges;
+	u32 nhooks;
+	u32 nshadows;
 	const void *bases[SPLICE_BASES_MAX];
 	u64 stack_clear;
 	u64 stack_set;

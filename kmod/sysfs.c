@@ -36,17 +36,17 @@ static ssize_t enabled_store(struct kobject *kobj, struct kobj_attribute *attr,
 			     const char *buf, size_t len)
 {
 	struct splice_update *update = to_update(kobj);
-	bool apply;
+	bool apply = true, replace = sysfs_streq(buf, "replace");
 	int err;
 
-	err = kstrtobool(buf, &apply);
+	err = replace ? 0 : kstrtobool(buf, &apply);
 	if (err)
 		return err;
 	err = mutex_lock_killable(&splice_mutex);
 	if (err)
 		return err;
 	err = list_empty(&update->node) ? -ENODEV :
-					  splice_switch(update, apply);
+					  splice_switch(update, apply, replace);
 	mutex_unlock(&splice_mutex);
 	return err ?: len;
 }
@@ -152,6 +152,7 @@ static ssize_t error_show(struct kobject *kobj, struct kobj_attribute *attr,
 	return len;
 }
 
+/* Where each site is and leads to, and the bytes of before. */
 static ssize_t sites_show(struct kobject *kobj, struct kobj_attribute *attr,
 			  char *buf)
 {
@@ -162,14 +163,19 @@ static ssize_t sites_show(struct kobject *kobj, struct kobj_attribute *attr,
 	mutex_lock(&splice_mutex);
 	list_for_each_entry(member, &to_update(kobj)->members, node)
 		for (i = 0; i < member->part->nsites; i++)
-			at += sysfs_emit_at(buf, at, "0x%lx 0x%lx\n",
+			at += sysfs_emit_at(buf, at, "0x%lx 0x%lx %*phN\n",
 				(unsigned long)member->part->sites[i].addr,
-				(unsigned long)member->part->sites[i].target);
+				(unsigned long)member->part->sites[i].target,
+				member->part->sites[i].len,
+				member->part->sites[i].expected);
 	mutex_unlock(&splice_mutex);
 	return at;
 }
 
-/* What is replaced in place: address, length in bytes, name. */
+/*
+ * What is replaced in place: address, length in bytes, where the bytes of
+ * before are kept, name.
+ */
 static ssize_t objects_show(struct kobject *kobj, struct kobj_attribute *attr,
 			    char *buf)
 {
@@ -180,15 +186,16 @@ static ssize_t objects_show(struct kobject *kobj, struct kobj_attribute *attr,
 	mutex_lock(&splice_mutex);
 	list_for_each_entry(member, &to_update(kobj)->members, node)
 		for (i = 0; i < member->part->nobjects; i++)
-			at += sysfs_emit_at(buf, at, "0x%lx %zu %ps\n",
+			at += sysfs_emit_at(buf, at, "0x%lx %zu 0x%lx %ps\n",
 				(unsigned long)member->part->objects[i].addr,
 				member->part->objects[i].len,
+				(unsigned long)member->part->objects[i].expected,
 				member->part->objects[i].addr);
 	mutex_unlock(&splice_mutex);
 	return at;
 }
 
-/* The update modules, by which a tool finds what to unload. */
+/* The update modules, by which a tool finds what to unload; what they patch. */
 static ssize_t modules_show(struct kobject *kobj, struct kobj_attribute *attr,
 			    char *buf)
 {
@@ -197,22 +204,8 @@ static ssize_t modules_show(struct kobject *kobj, struct kobj_attribute *attr,
 
 	mutex_lock(&splice_mutex);
 	list_for_each_entry(member, &to_update(kobj)->members, node)
-		at += sysfs_emit_at(buf, at, "%s\n",
-				    member->part->owner->name);
-	mutex_unlock(&splice_mutex);
-	return at;
-}
-
-/* What the update modules patch, one line for each. */
-static ssize_t targets_show(struct kobject *kobj, struct kobj_attribute *attr,
-			    char *buf)
-{
-	struct splice_member *member;
-	int at = 0;
-
-	mutex_lock(&splice_mutex);
-	list_for_each_entry(member, &to_update(kobj)->members, node)
-		at += sysfs_emit_at(buf, at, "%s\n",
+		at += sysfs_emit_at(buf, at, "%s %s\n",
+				    member->part->owner->name,
 				    member->part->target ?: "vmlinux");
 	mutex_unlock(&splice_mutex);
 	return at;
@@ -235,7 +228,6 @@ static ssize_t stands_on_show(struct kobject *kobj,
 
 static struct kobj_attribute stands_on_attr = __ATTR_RO(stands_on);
 static struct kobj_attribute modules_attr = __ATTR_RO(modules);
-static struct kobj_attribute targets_attr = __ATTR_RO(targets);
 static struct kobj_attribute enabled_attr = __ATTR_RW_MODE(enabled, 0600);
 static struct kobj_attribute state_attr = __ATTR_RO(state);
 static struct kobj_attribute description_attr = __ATTR_RO(description);
@@ -258,7 +250,6 @@ static struct attribute *splice_update_attrs[] = {
 	&sites_attr.attr,
 	&objects_attr.attr,
 	&modules_attr.attr,
-	&targets_attr.attr,
 	&stands_on_attr.attr,
 	NULL,
 };

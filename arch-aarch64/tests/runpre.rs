@@ -216,6 +216,8 @@ impl Linked {
                 units: vec![UnitEntry { name: "one.o".into(), pre: "pre/one.o".into() }],
                 functions,
                 objects: vec![],
+                hooks: vec![],
+                shadows: vec![],
                 symbols,
             }],
             files: vec![],

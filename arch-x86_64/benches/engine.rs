@@ -263,6 +263,8 @@ fn manifest(units: usize) -> Manifest {
             units: vec![unit; units],
             functions: vec![],
             objects: vec![],
+            hooks: vec![],
+            shadows: vec![],
             symbols: vec![],
         }],
         files: vec![],

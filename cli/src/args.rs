@@ -297,6 +297,11 @@ pub(crate) struct ApplyArgs {
     /// The update.
     #[arg(value_name = "FILE.splice")]
     pub(crate) file: PathBuf,
+    /// Take the place of all updates that are applied, in the same moment: what this one does not
+    /// replace is the kernel's own again. It must have been created without --base, from all patches
+    /// that are to be in effect.
+    #[arg(long)]
+    pub(crate) replace: bool,
     #[command(flatten)]
     pub(crate) patience: PatienceArgs,
 }

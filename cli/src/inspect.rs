@@ -83,6 +83,12 @@ fn text(inspected: &Inspected<'_>) -> String {
                 let _ = writeln!(out, "             {reason}");
             }
         }
+        for hook in &target.hooks {
+            let _ = writeln!(out, "    hook     {} ({})", hook.name, hook.words());
+        }
+        for shadow in &target.shadows {
+            let _ = writeln!(out, "    shadow   {}", shadow.name);
+        }
         let _ = writeln!(out, "    needs    {} unexported symbols", target.symbols.len());
     }
     let _ = writeln!(out, "  files");

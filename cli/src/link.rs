@@ -14,14 +14,22 @@ use crate::kernel::{Exports, Tree, cache, packages};
 const KMOD: &[(&str, &str)] = &[
     ("Kbuild", include_str!("../../kmod/Kbuild")),
     ("arch.h", include_str!("../../kmod/arch.h")),
+    ("change.c", include_str!("../../kmod/change.c")),
     ("core.c", include_str!("../../kmod/core.c")),
     ("core.h", include_str!("../../kmod/core.h")),
+    ("hooks.c", include_str!("../../kmod/hooks.c")),
+    ("patch.h", PATCH_H),
+    ("shadow.c", include_str!("../../kmod/shadow.c")),
     ("splice.h", include_str!("../../kmod/splice.h")),
     ("stack.c", include_str!("../../kmod/stack.c")),
     ("switch.c", include_str!("../../kmod/switch.c")),
     ("sysfs.c", include_str!("../../kmod/sysfs.c")),
     ("text.c", include_str!("../../kmod/text.c")),
 ];
+/// The header for authors of patches.
+const PATCH_H: &str = include_str!("../../kmod/patch.h");
+/// Where in a kernel's tree patched sources find that.
+pub(crate) const PATCH_HEADER: (&str, &str) = ("include/splice/patch.h", PATCH_H);
 const MODULE: &str = "splice.ko";
 const SYMVERS: &str = "Module.symvers";
 const SUMS: &str = "sums.json";
@@ -109,7 +117,7 @@ pub(crate) fn module(tree: &Tree, core: &Core, input: &Input<'_>) -> Result<Vec<
     let name = input.name;
     write("Kbuild", format!("obj-m := {name}.o\n{name}-y := {}\n", parts.join(" ")).as_bytes())?;
     write("glue.c", input.source.as_bytes())?;
-    for (file, text) in KMOD.iter().filter(|(file, _)| *file == "splice.h") {
+    for (file, text) in KMOD.iter().filter(|(file, _)| ["splice.h", "patch.h"].contains(file)) {
         write(file, text.as_bytes())?;
     }
     build(tree, work.path(), Some(&core.symvers))

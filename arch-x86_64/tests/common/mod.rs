@@ -55,6 +55,8 @@ pub(crate) fn manifest(
             units: vec![UnitEntry { name: "one.o".into(), pre: "pre/one.o".into() }],
             functions,
             objects,
+            hooks: vec![],
+            shadows: vec![],
             symbols,
         }],
         files: vec![],

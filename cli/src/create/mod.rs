@@ -125,7 +125,11 @@ pub(crate) fn run(
         let elsewhere: Vec<&Touched> =
             all.iter().filter(|(o, _)| *o != owner).flat_map(|(_, units)| units).copied().collect();
         let all = Globals { exported: &exported, here: units, elsewhere: &elsewhere };
-        parts.push(part(arch, owner, number, &id, &all, &mut numbering)?);
+        let part = part(arch, owner, number, &id, &all, &mut numbering)?;
+        if args.modules.is_some() {
+            modules::without_splice(&part.target)?;
+        }
+        parts.push(part);
     }
     phases.end("extract");
 
@@ -191,7 +195,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// A tree with these patches, in which the units can be compiled.
+/// A tree with these patches and the header for their authors, in which the units can be compiled.
 fn lay(
     tree: &Tree,
     builds: &Path,
@@ -201,7 +205,9 @@ fn lay(
 ) -> anyhow::Result<Overlay> {
     let goals = units.values().map(|built| built.goal.as_str());
     let outputs = goals.chain(constants.iter().map(String::as_str));
-    Overlay::new(builds, &tree.source(), patched.files(), outputs)
+    let (header, text) = link::PATCH_HEADER;
+    let files = patched.files().chain([(header, text.to_owned())]);
+    Overlay::new(builds, &tree.source(), files, outputs)
 }
 
 /// Applies patches on top of those before; returns their texts.

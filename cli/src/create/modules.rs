@@ -8,6 +8,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use splice_core::runpre::VMLINUX;
+use splice_core::update::Target;
 use tempfile::NamedTempFile;
 
 use super::refuse::unless_accepted;
@@ -47,6 +49,18 @@ pub(super) fn wanted(
     }
     wanted.keys().try_for_each(|file| free(file))?;
     Ok(wanted)
+}
+
+/// A module that is loaded from the disk must not need splice.
+pub(super) fn without_splice(target: &Target) -> Result<(), Failure> {
+    if target.name == VMLINUX || (target.hooks.is_empty() && target.shadows.is_empty()) {
+        return Ok(());
+    }
+    let text = format!(
+        "the fixed module {} would need splice for its hooks and shadow variables; leave --modules out",
+        target.name
+    );
+    Err(Failure::new(Exit::Refused, text))
 }
 
 fn free(file: &Path) -> Result<(), Failure> {

@@ -79,6 +79,8 @@ pub(super) fn part(
             units: Vec::new(),
             functions: Vec::new(),
             objects: Vec::new(),
+            hooks: Vec::new(),
+            shadows: Vec::new(),
             symbols: Vec::new(),
         },
         objects: Vec::new(),
@@ -91,10 +93,12 @@ pub(super) fn part(
             post: &unit.post,
             diff: &unit.diff,
             unit_index: u32::try_from(index).unwrap_or(u32::MAX),
-            exported: &|symbol| globals.exported.contains(symbol),
+            exported: &|symbol| {
+                globals.exported.contains(symbol) || plan::CORE_EXPORTS.contains(&symbol)
+            },
             new_globals: &|symbol| here.contains(symbol),
         };
-        let Extraction { object, functions, objects, mut symbols } =
+        let Extraction { object, functions, objects, hooks, shadows, mut symbols } =
             extract(arch, &input, numbering).map_err(|error| match error {
                 ExtractError::Reference { unit, piece, what, why } => refuse(&[Objection::new(
                     format!("{piece} in {unit}"),
@@ -134,6 +138,8 @@ pub(super) fn part(
         part.target.units.push(UnitEntry { name: unit.pre.name.clone(), pre: pre.clone() });
         part.target.functions.extend(functions);
         part.target.objects.extend(objects);
+        part.target.hooks.extend(hooks);
+        part.target.shadows.extend(shadows);
         part.target.symbols.extend(symbols);
         let undefined = plan::undefined(&object).map_err(Failure::from_error)?;
         let namespaces = undefined.iter().filter_map(|name| globals.exported.namespace(name));

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use splice_core::update::{Change, DataObject, Function, Update};
+use splice_core::update::{Change, DataObject, Function, Hook, Shadow, Update};
 
 use crate::output::Output;
 use crate::progress::Phases;
@@ -22,6 +22,10 @@ struct Created {
     functions: Functions,
     /// Data objects that are replaced where they stand.
     objects: Vec<DataObject>,
+    /// Work of the patch's author.
+    hooks: Vec<Hook>,
+    /// Data that it adds to objects.
+    shadows: Vec<Shadow>,
     /// Fixed modules that were written, not signed and without debug information and BTF.
     modules: Vec<PathBuf>,
     /// Milliseconds.
@@ -57,6 +61,8 @@ pub(super) fn report(output: &Output, update: &Update, units: usize, files: File
         units,
         functions: Functions { changed: of(Change::Changed), new: of(Change::New) },
         objects: manifest.targets.iter().flat_map(|target| target.objects.clone()).collect(),
+        hooks: manifest.targets.iter().flat_map(|target| target.hooks.clone()).collect(),
+        shadows: manifest.targets.iter().flat_map(|target| target.shadows.clone()).collect(),
         modules: files.modules,
         phases,
     };
@@ -87,6 +93,12 @@ fn text(created: &Created, file: &Path) -> String {
         for reason in &object.reasons {
             out.push_str(&format!("           {reason}\n"));
         }
+    }
+    for hook in &created.hooks {
+        out.push_str(&format!("  hook     {} ({})\n", hook.name, hook.words()));
+    }
+    for shadow in &created.shadows {
+        out.push_str(&format!("  shadow   {}\n", shadow.name));
     }
     for module in &created.modules {
         out.push_str(&format!("  module   {}\n", module.display()));

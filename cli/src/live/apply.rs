@@ -14,7 +14,7 @@ use splice_core::update::{Manifest, Update};
 
 use super::loads::Loads;
 use super::switch::{Patience, switch};
-use super::sysfs::{State, Sysfs};
+use super::sysfs::{Act, State, Sysfs};
 use super::{LiveError, Status, load, undo};
 use crate::check::{self, Checked};
 use crate::exit::Failure;
@@ -29,6 +29,10 @@ pub(crate) struct Applied {
     pub(crate) functions: Vec<String>,
     /// Data objects whose contents were replaced: their names. (`objects` are their places.)
     pub(crate) data: Vec<String>,
+    /// Updates that it has taken the place of: their ids.
+    pub(crate) replaced: Vec<String>,
+    /// Why modules of those are still in memory, without effect.
+    pub(crate) still_loaded: Vec<String>,
     /// Functions of the touched units that the running text was proven to hold.
     pub(crate) matched: usize,
     /// Their bytes.
@@ -54,6 +58,12 @@ impl fmt::Display for Applied {
             "  matched    {} functions, {} bytes, {} symbols learned",
             self.matched, self.matched_bytes, self.learned
         )?;
+        if !self.replaced.is_empty() {
+            writeln!(f, "  replaced   {}", self.replaced.join(", "))?;
+        }
+        for why in &self.still_loaded {
+            writeln!(f, "             their code stays in memory without effect: {why}")?;
+        }
         for missed in &self.status.left_out {
             writeln!(f, "  left out   {missed}")?;
         }
@@ -120,16 +130,34 @@ fn parameters(manifest: &Manifest, left_out: &[String]) -> CString {
     CString::new(text).unwrap_or_default()
 }
 
-/// Applies an update to the running kernel.
+/// The kernel that the update is held against, and the updates that it would replace.
+fn kernel(sysfs: &Sysfs, act: Act) -> Result<(Snapshot, Vec<String>), Failure> {
+    let snapshot = check::live()?;
+    let applied = sysfs.applied()?;
+    if act != Act::Replace {
+        return Ok((snapshot.with_updates(applied), Vec::new()));
+    }
+    // What it replaces has its jumps over the original code, and that is what it was built from. The
+    // kernel side holds these bytes against those that it keeps.
+    let places = sysfs.originals(|address, buf| snapshot.memory.read(address, buf))?;
+    let replaced = applied.into_iter().map(|update| update.id).collect();
+    Ok((snapshot.with_bytes(places), replaced))
+}
+
+/// Applies an update to the running kernel, beside what is applied or instead of it.
 pub(crate) fn apply(
     arch: &'static dyn Arch,
     update: &Update,
+    act: Act,
     patience: Patience,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Applied, Failure> {
     let manifest = &update.manifest;
     let sysfs = Sysfs::default();
     load::may_load()?;
+    if act == Act::Replace && manifest.stacked {
+        return Err(LiveError::Based(manifest.id.clone()).into());
+    }
     let _lock = load::Lock::take()?;
     match sysfs.state(&manifest.id)? {
         Some(State::Applied) => {
@@ -152,7 +180,7 @@ pub(crate) fn apply(
     };
     progress("reading the running kernel");
     let before = Loads::now(sysfs.all_modules(), &update.manifest)?;
-    let snapshot = check::live()?.with_updates(sysfs.applied()?);
+    let (snapshot, replaced) = kernel(&sysfs, act)?;
     phase("read");
     progress("comparing the running text with the code the update was built from");
     let Checked { manifest, left_out, report, values: all } =
@@ -195,8 +223,10 @@ pub(crate) fn apply(
     still()?;
     phase("load");
     progress("switching");
-    switch(&sysfs, &manifest.id, true, patience, progress)?;
+    switch(&sysfs, &manifest.id, act, patience, progress)?;
     loaded.modules.clear();
+    let removed = replaced.iter().map(|id| undo::remove(&sysfs, id));
+    let still_loaded = removed.filter_map(|one| Some(one.err()?.to_string())).collect();
     phase("switch");
 
     let status = sysfs.status(&manifest.id)?.ok_or_else(|| LiveError::Switch {
@@ -207,6 +237,8 @@ pub(crate) fn apply(
         release: report.release.clone(),
         functions: inspect::replaced(manifest),
         data: inspect::objects(manifest),
+        replaced,
+        still_loaded,
         matched: report.proven(),
         matched_bytes: report.bytes(),
         learned: report.learned(),

@@ -14,6 +14,7 @@ use splice_core::arch::Arch;
 use super::apply::apply;
 use super::load;
 use super::store::{Installed, Store};
+use super::sysfs::Act;
 use super::sysfs::{State, Sysfs};
 use crate::args::{BootArgs, InstallArgs, UninstallArgs};
 use crate::exit::{Exit, Failure};
@@ -184,7 +185,8 @@ fn one(
         return Err(Failure::new(Exit::Failed, text));
     }
     store.begin(installed)?;
-    let applied = apply(arch, &update, args.patience.into(), &mut |text| output.detail(text));
+    let patience = args.patience.into();
+    let applied = apply(arch, &update, Act::Apply, patience, &mut |text| output.detail(text));
     store.end(installed)?;
     applied.map(|_| Outcome::Applied)
 }

@@ -67,6 +67,20 @@ pub(crate) enum LiveError {
         /// What it said.
         why: String,
     },
+    /// The update refuses, by a hook or for the sake of its data.
+    #[error("update {id} refuses, nothing has changed: {why}")]
+    Refused {
+        /// The update.
+        id: String,
+        /// What it said.
+        why: String,
+    },
+    /// An update that was built on others cannot replace them.
+    #[error(
+        "update {0} was built with --base on what it would replace; create one without --base, from the \
+         patches of all"
+    )]
+    Based(String),
     /// The loader refused a module.
     #[error("the kernel did not load module {module}: {why}")]
     Load {
@@ -127,7 +141,7 @@ impl LiveError {
             Self::NotPermitted(_) => Exit::NotPermitted,
             Self::Busy { .. } => Exit::Busy,
             Self::CoreSymbol { .. } | Self::Moved(_) => Exit::Mismatch,
-            Self::StoodOn { .. } => Exit::Refused,
+            Self::StoodOn { .. } | Self::Refused { .. } | Self::Based(_) => Exit::Refused,
             _ => Exit::Failed,
         }
     }

@@ -96,7 +96,7 @@ mod tests {
         let target = |name: &str| {
             format!(
                 r#"{{"name":"{name}","module":"","module_name":"","units":[],"functions":[],
-                    "objects":[],"symbols":[]}}"#
+                    "objects":[],"hooks":[],"shadows":[],"symbols":[]}}"#
             )
         };
         let targets = ["vmlinux", "a", "b"].map(target).join(",");

@@ -28,7 +28,7 @@ pub(crate) use boot::{run_boot, run_install, run_uninstall};
 use error::LiveError;
 use store::Installed;
 use switch::Patience;
-use sysfs::{Status, Sysfs};
+use sysfs::{Act, Status, Sysfs};
 pub(crate) use users::{User, users};
 
 use crate::args::{ApplyArgs, PatienceArgs, StatusArgs, UndoArgs};
@@ -83,7 +83,17 @@ pub(crate) fn run_apply(
     // Who may not apply is told so before anything is read.
     load::may_load()?;
     let (update, _) = inspect::read(&args.file)?;
-    let applied = apply::apply(arch, &update, args.patience.into(), &mut |text| output.note(text))?;
+    let act = if args.replace { Act::Replace } else { Act::Apply };
+    let patience = args.patience.into();
+    let applied = apply::apply(arch, &update, act, patience, &mut |text| output.note(text))?;
+    for one in boot::installed().unwrap_or_default() {
+        if applied.replaced.contains(&one.id) && one.release == applied.release {
+            let Installed { id, .. } = &one;
+            output.note(&format!(
+                "{id} is still installed for the next start: splice uninstall {id}"
+            ));
+        }
+    }
     output.result(&applied, || applied.to_string());
     Ok(())
 }

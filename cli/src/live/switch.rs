@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::LiveError;
 use super::hold::Holder;
-use super::sysfs::{Conflict, Sysfs};
+use super::sysfs::{Act, Conflict, Sysfs};
 
 /// The first pause between two attempts, which then doubles, and the longest.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -37,10 +37,11 @@ enum Attempt {
     Refused(std::io::Error),
 }
 
-fn attempt(sysfs: &Sysfs, id: &str, apply: bool) -> Attempt {
-    let Err(error) = sysfs.switch(id, apply) else { return Attempt::Done };
+fn attempt(sysfs: &Sysfs, id: &str, act: Act) -> Attempt {
+    let Err(error) = sysfs.switch(id, act) else { return Attempt::Done };
     match Errno::from_io_error(&error) {
-        // A thread in the code; a probe on the site; other bytes, which are a probe's, too.
+        // A thread in the code, or a hook that says so; a probe on the site; other bytes, which are a
+        // probe's, too.
         Some(Errno::BUSY | Errno::TXTBSY | Errno::STALE) => Attempt::Busy,
         Some(Errno::INTR) => Attempt::Busy,
         _ => Attempt::Refused(error),
@@ -76,7 +77,7 @@ impl Blockers {
 pub(crate) fn switch(
     sysfs: &Sysfs,
     id: &str,
-    apply: bool,
+    act: Act,
     patience: Patience,
     progress: &mut dyn FnMut(&str),
 ) -> Result<u64, LiveError> {
@@ -91,11 +92,15 @@ pub(crate) fn switch(
         let began = Instant::now();
         loop {
             attempts += 1;
-            match attempt(sysfs, id, apply) {
+            match attempt(sysfs, id, act) {
                 Attempt::Done => return Ok(attempts),
                 Attempt::Refused(error) => {
                     let why = sysfs.error(id)?;
                     let why = if why.is_empty() { error.to_string() } else { why };
+                    // The update itself says no: a hook of it, or the data that it would lose.
+                    if Errno::from_io_error(&error) == Some(Errno::CANCELED) {
+                        return Err(LiveError::Refused { id: id.to_owned(), why });
+                    }
                     return Err(LiveError::Switch { id: id.to_owned(), why });
                 }
                 Attempt::Busy => blockers.note(sysfs, id)?,

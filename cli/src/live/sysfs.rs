@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `/sys/kernel/splice`: the kernel side's state, read and written.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,27 @@ pub(crate) enum State {
     Loaded,
     /// In effect.
     Applied,
+}
+
+/// What the kernel side is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Put an update into effect.
+    Apply,
+    /// The same, and take all others out of it in the same moment.
+    Replace,
+    /// Take an update out of effect.
+    Undo,
+}
+
+impl Act {
+    fn word(self) -> &'static str {
+        match self {
+            Act::Apply => "1",
+            Act::Replace => "replace",
+            Act::Undo => "0",
+        }
+    }
 }
 
 /// A thread that was in the way of a switch.
@@ -80,7 +102,29 @@ fn parse_object(line: &str) -> Option<ObjectStatus> {
     let mut words = line.splitn(3, ' ');
     let address = words.next()?.to_owned();
     let size = words.next()?.parse().ok()?;
-    Some(ObjectStatus { address, size, name: words.next()?.to_owned() })
+    let (_, name) = words.next()?.split_once(' ')?;
+    Some(ObjectStatus { address, size, name: name.to_owned() })
+}
+
+fn parse_address(word: &str) -> Option<u64> {
+    u64::from_str_radix(word.strip_prefix("0x")?, 16).ok()
+}
+
+/// Where a site is, and the bytes of before.
+fn parse_site(line: &str) -> Option<(u64, Vec<u8>)> {
+    let mut words = line.split(' ');
+    let (address, _, hex) = (parse_address(words.next()?)?, words.next()?, words.next()?);
+    let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap_or_default());
+    let bytes: Option<Vec<u8>> =
+        digits.map(|pair| u8::from_str_radix(pair, 16).ok().filter(|_| pair.len() == 2)).collect();
+    Some((address, bytes.filter(|bytes| !bytes.is_empty())?))
+}
+
+/// Where an object is, its size, and where the bytes of before are.
+fn parse_kept(line: &str) -> Option<(u64, usize, u64)> {
+    let mut words = line.split(' ');
+    let (address, size) = (parse_address(words.next()?)?, words.next()?.parse().ok()?);
+    Some((address, size, parse_address(words.next()?)?))
 }
 
 /// A target that was not loaded when the update was.
@@ -183,9 +227,8 @@ fn unescape(text: &str) -> String {
 }
 
 fn parse_jump(line: &str) -> Option<(u64, u64)> {
-    let (site, new) = line.split_once(' ')?;
-    let address = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
-    Some((address(site)?, address(new)?))
+    let mut words = line.split(' ');
+    Some((parse_address(words.next()?)?, parse_address(words.next()?)?))
 }
 
 fn parse_conflict(line: &str) -> Option<Conflict> {
@@ -279,7 +322,17 @@ impl Sysfs {
 
     /// An update's modules.
     pub(crate) fn modules(&self, id: &str) -> Result<Vec<String>, LiveError> {
-        Ok(Self::read(&self.file(id, "modules"))?.lines().map(str::to_owned).collect())
+        Ok(self.parts(id)?.into_iter().map(|(module, _)| module).collect())
+    }
+
+    /// An update's modules, and what each patches, if the core says so.
+    fn parts(&self, id: &str) -> Result<Vec<(String, Option<String>)>, LiveError> {
+        let text = Self::read(&self.file(id, "modules"))?;
+        let lines = text.lines().map(|line| match line.split_once(' ') {
+            Some((module, target)) => (module.to_owned(), Some(target.to_owned())),
+            None => (line.to_owned(), None),
+        });
+        Ok(lines.collect())
     }
 
     /// Where the kernel shows its modules.
@@ -334,15 +387,70 @@ impl Sysfs {
             if self.state(&id)? != Some(State::Applied) {
                 continue;
             }
-            let path = self.file(&id, "sites");
-            let jumps: Option<Vec<_>> = Self::read(&path)?.lines().map(parse_jump).collect();
-            let jumps = jumps.ok_or_else(|| LiveError::Io {
-                path: path.display().to_string(),
-                source: io::Error::new(io::ErrorKind::InvalidData, "not a list of addresses"),
-            })?;
+            let jumps = self.rows(&id, "sites", parse_jump)?;
             all.push(AppliedUpdate { modules: self.modules(&id)?, id, jumps });
         }
         Ok(all)
+    }
+
+    /// The rows of a file of an update, all of which must be understood.
+    fn rows<T>(
+        &self,
+        id: &str,
+        name: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, LiveError> {
+        let path = self.file(id, name);
+        let rows: Option<Vec<T>> = Self::read(&path)?.lines().map(parse).collect();
+        rows.ok_or_else(|| LiveError::Io {
+            path: path.display().to_string(),
+            source: io::Error::new(io::ErrorKind::InvalidData, "not the list that was expected"),
+        })
+    }
+
+    /// The bytes over which the applied updates were written, those of the lower ones last; `read`
+    /// reads the kernel's memory.
+    pub(crate) fn originals(
+        &self,
+        read: impl Fn(u64, &mut [u8]) -> bool,
+    ) -> Result<Vec<(u64, Vec<u8>)>, LiveError> {
+        let mut places = Vec::new();
+        for id in self.top_down()? {
+            places.extend(self.rows(&id, "sites", parse_site)?);
+            for (address, size, kept) in self.rows(&id, "objects", parse_kept)? {
+                let mut bytes = vec![0; size];
+                if !read(kept, &mut bytes) {
+                    return Err(LiveError::Io {
+                        path: "/proc/kcore".to_owned(),
+                        source: io::Error::other(format!("what update {id} keeps is not in it")),
+                    });
+                }
+                places.push((address, bytes));
+            }
+        }
+        Ok(places)
+    }
+
+    /// The applied updates, none after one that it stands on.
+    fn top_down(&self) -> Result<Vec<String>, LiveError> {
+        let mut left = Vec::new();
+        for id in self.ids()? {
+            if self.state(&id)? == Some(State::Applied) {
+                left.push((self.stands_on(&id)?, id));
+            }
+        }
+        let mut sorted = Vec::new();
+        while !left.is_empty() {
+            let lower: BTreeSet<String> =
+                left.iter().flat_map(|(stands_on, _)| stands_on.iter().cloned()).collect();
+            let upper: Vec<_> = left.extract_if(.., |(_, id)| !lower.contains(id)).collect();
+            if upper.is_empty() {
+                // They cannot stand on one another; but then, nothing is lost by any order.
+                sorted.extend(left.drain(..).map(|(_, id)| id));
+            }
+            sorted.extend(upper.into_iter().map(|(_, id)| id));
+        }
+        Ok(sorted)
     }
 
     /// Who was in the way of an update's last attempt.
@@ -361,12 +469,13 @@ impl Sysfs {
         let Some(state) = self.state(id)? else { return Ok(None) };
         let sites = Self::read_private(&self.file(id, "sites"))?
             .lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(old, new)| SiteStatus { old: old.to_owned(), new: new.to_owned() })
+            .filter_map(|line| {
+                let mut words = line.split(' ').map(str::to_owned);
+                Some(SiteStatus { old: words.next()?, new: words.next()? })
+            })
             .collect();
         let objects = Self::read_private(&self.file(id, "objects"))?;
-        let modules = self.modules(id)?;
-        let targets = Self::read_new(&self.file(id, "targets"))?;
+        let (modules, targets): (Vec<_>, Vec<_>) = self.parts(id)?.into_iter().unzip();
         Ok(Some(Status {
             id: id.to_owned(),
             description: Self::read(&self.file(id, "description"))?,
@@ -376,7 +485,7 @@ impl Sysfs {
             threads: self.number(id, "threads")?,
             words: self.number(id, "words")?,
             cleared: Self::read_new(&self.file(id, "cleared"))?.parse().unwrap_or_default(),
-            targets: targets.lines().map(str::to_owned).collect(),
+            targets: targets.into_iter().flatten().collect(),
             left_out: self.left_out(&modules)?,
             modules,
             stands_on: self.stands_on(id)?,
@@ -387,10 +496,10 @@ impl Sysfs {
         }))
     }
 
-    /// Asks for one attempt to apply or to undo.
-    pub(crate) fn switch(&self, id: &str, apply: bool) -> io::Result<()> {
+    /// Asks for one attempt.
+    pub(crate) fn switch(&self, id: &str, act: Act) -> io::Result<()> {
         let mut file = std::fs::OpenOptions::new().write(true).open(self.file(id, "enabled"))?;
-        file.write_all(if apply { b"1" } else { b"0" })
+        file.write_all(act.word().as_bytes())
     }
 }
 
@@ -419,9 +528,9 @@ mod tests {
             ("fix/pause_ns", "230290\n"),
             ("fix/threads", "54\n"),
             ("fix/words", "3460\n"),
-            ("fix/modules", "splice_fix\nsplice_fix_1\n"),
-            ("fix/sites", "0xffffffff810b0d45 0xffffffffc0324000\n"),
-            ("fix/objects", "0xffffffffc0325000 1264 some_ops [module]\n"),
+            ("fix/modules", "splice_fix vmlinux\nsplice_fix_1 tipc\n"),
+            ("fix/sites", "0xffffffff810b0d45 0xffffffffc0324000 0f1f440000\n"),
+            ("fix/objects", "0xffffffffc0325000 1264 0xffffffffc0326000 some_ops [module]\n"),
             (
                 "fix/conflicts",
                 "4294967295 a\\x20b\\x5c 0xffffffff8100 do_nanosleep+0x7b/0x130 [m]\n\
@@ -435,6 +544,7 @@ mod tests {
         assert_eq!(status.state, State::Applied);
         assert_eq!((status.attempts, status.pause_ns, status.threads), (2, 230_290, 54));
         assert_eq!(status.modules, ["splice_fix", "splice_fix_1"]);
+        assert_eq!(status.targets, ["vmlinux", "tipc"]);
         assert_eq!(status.sites[0].new, "0xffffffffc0324000");
         let object = &status.objects[0];
         assert_eq!((object.size, object.name.as_str()), (1264, "some_ops [module]"));
@@ -458,8 +568,7 @@ mod tests {
                 file("fix/pause_ns"),
                 file("fix/threads"),
                 file("fix/words"),
-                ("fix/modules", "splice_fix\n"),
-                ("fix/targets", "vmlinux\n"),
+                ("fix/modules", "splice_fix vmlinux\n"),
                 file("fix/sites"),
                 file("fix/objects"),
                 file("fix/conflicts"),
@@ -479,6 +588,37 @@ mod tests {
         assert!(status.to_string().contains("b is loaded now, without this update"));
         let (_, status) = all("\n");
         assert!(status.left_out.is_empty() && !status.to_string().contains("left out"));
+    }
+
+    #[test]
+    fn the_bytes_of_before_are_those_of_the_lowest_update() {
+        let (_dir, sysfs) = kernel(&[
+            ("low/state", "applied\n"),
+            ("low/stands_on", ""),
+            ("low/sites", "0xa000 0xb000 0102030405\n"),
+            ("low/objects", "0xd000 2 0xe000 an_object\n"),
+            ("high/state", "applied\n"),
+            ("high/stands_on", "low\n"),
+            ("high/sites", "0xb005 0xc000 1112131415\n"),
+            ("high/objects", "0xd000 2 0xf000 an_object\n"),
+            ("loaded/state", "loaded\n"),
+        ]);
+        let read = |at: u64, buf: &mut [u8]| {
+            buf.fill((at >> 8) as u8);
+            at != 0
+        };
+        let places = sysfs.originals(read).unwrap();
+        let expected: Vec<(u64, Vec<u8>)> = vec![
+            (0xb005, vec![0x11, 0x12, 0x13, 0x14, 0x15]),
+            (0xd000, vec![0xf0, 0xf0]),
+            (0xa000, vec![1, 2, 3, 4, 5]),
+            (0xd000, vec![0xe0, 0xe0]),
+        ];
+        assert_eq!(places, expected);
+        assert!(sysfs.originals(|_, _| false).is_err());
+        for line in ["0xa000 0xb000", "0xa000 0xb000 ", "0xa000 0xb000 123", "0xa000 0xb000 zz"] {
+            assert_eq!(parse_site(line), None, "{line:?}");
+        }
     }
 
     #[test]

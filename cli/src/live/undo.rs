@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::apply::CORE;
 use super::switch::{Patience, switch};
-use super::sysfs::{State, Sysfs};
+use super::sysfs::{Act, State, Sysfs};
 use super::{LiveError, load};
 
 /// What `undo` did.
@@ -91,7 +91,7 @@ pub(crate) fn undo(
             if !above.is_empty() {
                 return Err(LiveError::StoodOn { id: id.to_owned(), above });
             }
-            undone.attempts = switch(&sysfs, id, false, patience, progress)?;
+            undone.attempts = switch(&sysfs, id, Act::Undo, patience, progress)?;
             undone.was_applied = true;
             if let Some(status) = sysfs.status(id)? {
                 undone.pause_ns = status.pause_ns;

@@ -9,6 +9,7 @@ mod compare;
 mod contents;
 mod data;
 mod home;
+mod hooks;
 mod lines;
 mod names;
 mod namesakes;
@@ -24,6 +25,7 @@ use serde::Serialize;
 
 use crate::arch::Arch;
 use crate::unit::{Span, SpanId, SpanKind, Unit, UnitError};
+use crate::update::Hook;
 use lines::Lines;
 use targets::Targets;
 
@@ -232,6 +234,10 @@ pub struct UnitDiff {
     pub data_replaced: Vec<ReplacedData>,
     /// Data objects that are new.
     pub data_new: Vec<SpanId>,
+    /// Those of them that name a hook; neither unit nor link is known yet.
+    pub hooks: Vec<(SpanId, Hook)>,
+    /// Those of them that declare a shadow variable.
+    pub shadows: Vec<SpanId>,
     /// What stands against it.
     pub refusals: Vec<Objection>,
 }
@@ -242,15 +248,17 @@ impl UnitDiff {
         self.replaces() || !self.new.is_empty()
     }
 
-    /// Whether something of a running kernel would be replaced, so that new code can be reached.
+    /// Whether something of a running kernel would be replaced, or a hook be called, so that new code
+    /// can be reached.
     pub fn replaces(&self) -> bool {
-        !(self.changed.is_empty() && self.data_replaced.is_empty())
+        !(self.changed.is_empty() && self.data_replaced.is_empty() && self.hooks.is_empty())
     }
 
     /// Whether nothing differs that a running kernel would notice.
     pub fn is_unchanged(&self) -> bool {
         self.changed.is_empty()
             && self.new.is_empty()
+            && self.hooks.is_empty()
             && self.data_changed.is_empty()
             && self.refusals.is_empty()
     }
@@ -265,6 +273,7 @@ pub fn diff_units(arch: &dyn Arch, pre: &Unit, post: &Unit) -> Result<UnitDiff, 
     functions(&context, &mut diff)?;
     data::compare(&context, &mut diff)?;
     tables::compare(&context, &mut diff);
+    hooks::find(&context, &mut diff);
     diff.pairs = pairing.pairs;
     diff.refusals.sort();
     diff.refusals.dedup();

@@ -12,7 +12,7 @@ mod write;
 use crate::arch::{Arch, ArchError};
 use crate::diff::UnitDiff;
 use crate::unit::{Unit, UnitError};
-use crate::update::{DataObject, Function, NeededSymbol};
+use crate::update::{DataObject, Function, Hook, NeededSymbol, Shadow};
 
 /// Why an object cannot be extracted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +91,10 @@ pub struct Extraction {
     pub functions: Vec<Function>,
     /// The constant data objects whose new contents are in it.
     pub objects: Vec<DataObject>,
+    /// Hooks.
+    pub hooks: Vec<Hook>,
+    /// Declarations of shadow variables.
+    pub shadows: Vec<Shadow>,
     /// Unexported symbols that it needs.
     pub symbols: Vec<NeededSymbol>,
 }
@@ -108,6 +112,8 @@ pub fn extract(
         object,
         functions: selection.functions,
         objects: selection.objects,
+        hooks: selection.hooks,
+        shadows: selection.shadows,
         symbols: selection.needed,
     })
 }

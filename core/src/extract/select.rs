@@ -9,7 +9,7 @@ use super::{ExtractError, ExtractInput, Numbering};
 use crate::arch::{Arch, Code, CodeReloc, RelocKind};
 use crate::diff::{UnitDiff, is_startup};
 use crate::unit::{Reloc, Role, Span, SpanId, SpanKind, SymbolPlace, Target, Unit};
-use crate::update::{Change, DataObject, Function, NeededSymbol, Place};
+use crate::update::{Change, DataObject, Function, Hook, NeededSymbol, Place, Shadow};
 
 /// Where a reference of a piece leads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +65,10 @@ pub(super) struct Selection {
     pub(super) functions: Vec<Function>,
     /// Data objects for the manifest.
     pub(super) objects: Vec<DataObject>,
+    /// Hooks for the manifest.
+    pub(super) hooks: Vec<Hook>,
+    /// Declarations of shadow variables for the manifest.
+    pub(super) shadows: Vec<Shadow>,
 }
 
 struct Selector<'a, 'b> {
@@ -99,6 +103,7 @@ pub(super) fn select(
     };
     let mut names = selector.functions(numbering);
     names.extend(selector.objects(numbering)?);
+    let declared = selector.declared(numbering);
     selector.on_their_own();
     // Entries join the pieces that they are about; what they refer to joins too, and may be code
     // with entries of its own, so this runs until nothing is added.
@@ -112,6 +117,12 @@ pub(super) fn select(
         if let Some(piece) = selector.selection.pieces.get_mut(&span) {
             piece.global =
                 selector.replaced.contains_key(&span) || selector.in_place.contains_key(&span);
+            piece.name = Some(name);
+        }
+    }
+    for (span, name) in declared {
+        if let Some(piece) = selector.selection.pieces.get_mut(&span) {
+            piece.global = true;
             piece.name = Some(name);
         }
     }
@@ -241,6 +252,26 @@ impl Selector<'_, '_> {
             self.enqueue(replaced.post);
         }
         Ok(links)
+    }
+
+    /// Then what the patch's author declares for splice; returns the global names.
+    fn declared(&mut self, numbering: &mut Numbering) -> Vec<(SpanId, String)> {
+        let mut links = Vec::new();
+        let unit = self.input.unit_index;
+        for (id, hook) in &self.input.diff.hooks {
+            let link = format!("splice_hook_{}_{}", numbering.take(), identifier(&hook.name));
+            links.push((*id, link.clone()));
+            self.selection.hooks.push(Hook { unit, link, ..hook.clone() });
+            self.enqueue(*id);
+        }
+        for id in &self.input.diff.shadows {
+            let Some(span) = self.input.post.spans.get(*id) else { continue };
+            let link = format!("splice_shadow_{}_{}", numbering.take(), identifier(&span.name));
+            links.push((*id, link.clone()));
+            self.selection.shadows.push(Shadow { name: span.name.clone(), unit, link });
+            self.enqueue(*id);
+        }
+        links
     }
 
     fn enqueue(&mut self, span: SpanId) {

@@ -16,7 +16,7 @@ pub use source::{LEFT_OUT, PARTS, update_c};
 pub use values::{Values, plan};
 
 /// Version of the interface between the transaction core and an update module, `SPLICE_ABI`.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// How many updates one may stand on, `SPLICE_BASES_MAX`.
 pub const BASES: usize = 4;
@@ -25,8 +25,15 @@ pub const BASES: usize = 4;
 /// kernel's configuration decides which of them it does need.
 pub const CORE_SYMBOLS: &[&str] = &["find_module", "get_kprobe", "idle_task"];
 
-/// What the transaction core exports to update modules.
-pub const CORE_EXPORTS: &[&str] = &["splice_register_part", "splice_unregister_part"];
+/// What the transaction core exports to update modules and, by `kmod/patch.h`, to new code.
+pub const CORE_EXPORTS: &[&str] = &[
+    "splice_refuse",
+    "splice_register_part",
+    "splice_shadow_add",
+    "splice_shadow_get",
+    "splice_shadow_remove",
+    "splice_unregister_part",
+];
 
 /// What the names of sites', objects', ranges' and bases' symbols begin with.
 const SITE: &str = "splice_site_";

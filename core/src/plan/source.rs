@@ -15,7 +15,7 @@ use super::{
     range_symbols, site_symbol,
 };
 use crate::arch::{Arch, ArchError, Template, check};
-use crate::update::{Change, DataObject, Function, Manifest};
+use crate::update::{Change, DataObject, Function, Hook, Manifest, When};
 
 /// The update module's parameter that says how many parts of the update are loaded, if not all are.
 pub const PARTS: &str = "parts";
@@ -92,6 +92,19 @@ fn object(n: usize, object: &DataObject) -> String {
     )
 }
 
+fn hook(hook: &Hook) -> String {
+    let step = match hook.when {
+        When::Pre => "PRE",
+        When::Check => "CHECK",
+        When::Do => "DO",
+        When::Post => "POST",
+        When::Fail => "FAIL",
+    };
+    let kind = if hook.when.is_asked() { "ask" } else { "tell" };
+    let Hook { link, undo, .. } = hook;
+    format!("\t{{ .{kind} = &{link}, .step = SPLICE_{step}, .undo = {undo} }},\n")
+}
+
 fn changed(functions: &[Function]) -> impl Iterator<Item = &Function> {
     functions.iter().filter(|f| f.change == Change::Changed)
 }
@@ -130,7 +143,11 @@ pub fn update_c(
     for object in &target.objects {
         usable(&object.new_link, &object.name)?;
     }
-    if news.is_empty() && target.objects.is_empty() {
+    let links = target.hooks.iter().map(|hook| (&hook.link, &hook.name));
+    for (link, name) in links.chain(target.shadows.iter().map(|s| (&s.link, &s.name))) {
+        usable(link, name)?;
+    }
+    if news.is_empty() && target.objects.is_empty() && target.hooks.is_empty() {
         return Err(unsupported(format!("nothing of {} is replaced", target.name)));
     }
     let ranges = range_count(&target.functions);
@@ -167,6 +184,13 @@ pub fn update_c(
         let (start, end) = range_symbols(n);
         let _ = writeln!(out, "extern const char {start}[], {end}[];");
     }
+    for hook in &target.hooks {
+        let kind = if hook.when.is_asked() { "ask" } else { "tell" };
+        let _ = writeln!(out, "extern const struct splice_{kind} {};", hook.link);
+    }
+    for shadow in &target.shadows {
+        let _ = writeln!(out, "extern const struct splice_shadow {};", shadow.link);
+    }
     let bases: Vec<String> = (0..BASES).map(base_symbol).collect();
     for base in &bases {
         let _ = writeln!(out, "extern const char {base}[];");
@@ -185,6 +209,13 @@ pub fn update_c(
     let rows =
         (0..ranges).map(range_symbols).map(|(start, end)| format!("\t{{ {start}, {end} }},\n"));
     table(&mut out, "range", rows.collect());
+    table(&mut out, "hook", target.hooks.iter().map(hook).collect());
+    let shadows: Vec<String> = target.shadows.iter().map(|s| format!("\t&{},\n", s.link)).collect();
+    let _ = write!(
+        out,
+        "\nstatic const struct splice_shadow *const shadows[] = {{\n{}}};\n",
+        shadows.concat()
+    );
     let place = if target.name == "vmlinux" { String::from("NULL") } else { literal(&target.name) };
     let _ = write!(
         out,
@@ -199,9 +230,13 @@ pub fn update_c(
          \t.sites = sites,\n\
          \t.objects = objects,\n\
          \t.ranges = ranges,\n\
+         \t.hooks = hooks,\n\
+         \t.shadows = shadows,\n\
          \t.nsites = ARRAY_SIZE(sites),\n\
          \t.nobjects = ARRAY_SIZE(objects),\n\
          \t.nranges = ARRAY_SIZE(ranges),\n\
+         \t.nhooks = ARRAY_SIZE(hooks),\n\
+         \t.nshadows = ARRAY_SIZE(shadows),\n\
          \t.bases = {{ {} }},\n\
          \t.stack_clear = {:#x}ULL,\n\
          \t.stack_set = {:#x}ULL,\n\

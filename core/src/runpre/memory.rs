@@ -174,6 +174,30 @@ impl Memory for RawDump {
     }
 }
 
+/// A memory with other bytes at some places.
+pub(super) struct Otherwise {
+    pub(super) memory: Box<dyn Memory>,
+    /// Where, and which; the last one that is about a byte decides.
+    pub(super) places: Vec<(u64, Vec<u8>)>,
+}
+
+impl Memory for Otherwise {
+    fn read(&self, address: u64, buf: &mut [u8]) -> bool {
+        if !self.memory.read(address, buf) {
+            return false;
+        }
+        for (place, bytes) in &self.places {
+            for (at, byte) in (*place..).zip(bytes) {
+                let into = at.checked_sub(address).and_then(|n| usize::try_from(n).ok());
+                if let Some(slot) = into.and_then(|n| buf.get_mut(n)) {
+                    *slot = *byte;
+                }
+            }
+        }
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +251,23 @@ mod tests {
         let mut text = tempfile::NamedTempFile::new().unwrap();
         text.write_all(b"not an elf file").unwrap();
         assert!(matches!(CoreFile::open(text.path()), Err(MemoryError::NotCore { .. })));
+    }
+
+    #[test]
+    fn other_bytes_are_read_where_they_are_and_the_last_word_counts() {
+        let memory = Box::new(RawDump::new(0x1000, b"abcdefgh".to_vec()));
+        let places =
+            vec![(0x0fff, b"012".to_vec()), (0x1001, b"X".to_vec()), (0x1007, b"YZ".to_vec())];
+        let memory = Otherwise { memory, places };
+        for (address, bytes) in
+            [(0x1000, &b"1XcdefgY"[..]), (0x1002, b"cd"), (0x1000, b"1"), (0x1007, b"Y")]
+        {
+            let mut buf = vec![0; bytes.len()];
+            assert!(memory.read(address, &mut buf));
+            assert_eq!(buf, bytes, "{address:#x}");
+        }
+        // What is not there is not there.
+        assert!(!memory.read(0x0fff, &mut [0]) && !memory.read(0x1007, &mut [0; 2]));
     }
 
     #[test]

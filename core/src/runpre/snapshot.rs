@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! A snapshot: a kernel's symbols and bytes, live or kept.
 
+use super::memory::Otherwise;
 use super::stacked::Stack;
 use super::{AppliedUpdate, Kallsyms, Memory};
 use crate::arch::KernelView;
@@ -36,6 +37,16 @@ impl Snapshot {
     #[must_use]
     pub fn with_updates(mut self, updates: Vec<AppliedUpdate>) -> Snapshot {
         self.stack = Stack::new(updates, &self.symbols);
+        self
+    }
+
+    /// With other bytes at these places: those that stood there before something was written over them.
+    /// The last one that is about a byte decides.
+    #[must_use]
+    pub fn with_bytes(mut self, places: Vec<(u64, Vec<u8>)>) -> Snapshot {
+        if !places.is_empty() {
+            self.memory = Box::new(Otherwise { memory: self.memory, places });
+        }
         self
     }
 

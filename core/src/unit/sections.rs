@@ -75,6 +75,8 @@ pub(super) const GENERIC: &[SpecialSection] = &[
     whole("__dyndbg_classes", Role::Listed),
     whole("__verbose", Role::Listed),
     whole("alloc_tags", Role::Listed),
+    // Read by the update module's own glue: kmod/patch.h.
+    whole(".splice.*", Role::Listed),
     // The place says something: which memory the hypervisor may see, what a hibernated system
     // leaves out, which class of tasks comes before which, the first word of per-CPU memory.
     whole(".data..percpu..first", Role::Placed),

@@ -295,6 +295,8 @@ mod tests {
                     units: vec![UnitEntry { name: "a.o".into(), pre: "pre/a.o".into() }],
                     functions: vec![],
                     objects: vec![],
+                    hooks: vec![],
+                    shadows: vec![],
                     symbols: vec![],
                 }],
                 files: vec![],

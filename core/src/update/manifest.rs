@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the update format that this engine writes and the only one that it reads.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// The manifest, `manifest.json` in the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +70,10 @@ pub struct Target {
     pub functions: Vec<Function>,
     /// Constant data objects that are replaced where they stand.
     pub objects: Vec<DataObject>,
+    /// Work of the patch's author.
+    pub hooks: Vec<Hook>,
+    /// Data that the patch adds to objects.
+    pub shadows: Vec<Shadow>,
     /// Unexported symbols that the update module needs.
     pub symbols: Vec<NeededSymbol>,
 }
@@ -130,6 +134,75 @@ pub struct DataObject {
     pub pre_symbol: u32,
     /// The global symbol of the new contents in the update module.
     pub new_link: String,
+}
+
+/// When a hook is called: `kmod/patch.h` says what each may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// Before the machine is stopped.
+    Pre,
+    /// While it is stopped, before anything is written.
+    Check,
+    /// While it is stopped, after all is written.
+    Do,
+    /// After that.
+    Post,
+    /// After an attempt that came to nothing.
+    Fail,
+}
+
+impl When {
+    /// Whether it may refuse.
+    pub fn is_asked(self) -> bool {
+        matches!(self, When::Pre | When::Check)
+    }
+}
+
+/// A hook of an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    /// Its function's name in the source.
+    pub name: String,
+    /// Index into [`Target::units`].
+    pub unit: u32,
+    /// When it is called.
+    pub when: When,
+    /// Whether that is in an attempt to undo the update, not to apply it.
+    pub undo: bool,
+    /// The global symbol by which the update module names it.
+    pub link: String,
+}
+
+impl Hook {
+    /// When it is called, in the words of `kmod/patch.h`.
+    pub fn words(&self) -> &'static str {
+        match (self.when, self.undo) {
+            (When::Pre, false) => "pre_apply",
+            (When::Check, false) => "check_apply",
+            (When::Do, false) => "apply",
+            (When::Post, false) => "post_apply",
+            (When::Fail, false) => "fail_apply",
+            (When::Pre, true) => "pre_undo",
+            (When::Check, true) => "check_undo",
+            (When::Do, true) => "undo",
+            (When::Post, true) => "post_undo",
+            (When::Fail, true) => "fail_undo",
+        }
+    }
+}
+
+/// Data that an update adds to objects of some kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shadow {
+    /// Its declaration's name in the source.
+    pub name: String,
+    /// Index into [`Target::units`].
+    pub unit: u32,
+    /// The global symbol of the declaration in the update module.
+    pub link: String,
 }
 
 /// An unexported symbol that new code refers to.

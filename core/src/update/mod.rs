@@ -6,6 +6,6 @@ mod manifest;
 
 pub use archive::{ArchiveError, Update, is_id};
 pub use manifest::{
-    Change, CoreModule, DataObject, FORMAT, FileEntry, Function, Manifest, NeededSymbol, Place,
-    Target, UnitEntry,
+    Change, CoreModule, DataObject, FORMAT, FileEntry, Function, Hook, Manifest, NeededSymbol,
+    Place, Shadow, Target, UnitEntry, When,
 };
