@@ -34,6 +34,9 @@
  * and all others halted, wherever they were: it must not sleep, wait for
  * anybody or take a lock that another may hold.
  *
+ * Several of one kind are called in the order of their names; those of an
+ * update that is replaced before those of the one that comes.
+ *
  * fail comes after any attempt that began, also if pre has refused or was not
  * reached; it must cope with that.
  */

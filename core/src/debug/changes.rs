@@ -318,7 +318,7 @@ fn objection(this: &Differing<'_>, holders: &Holders<'_>) -> Objection {
             listed(told.into_iter()),
             holders.tell(this.key)
         ),
-        "leave it as it is and keep what is new in a shadow variable",
+        "leave it as it is and keep what is new in a shadow variable (docs/hooks.md)",
     )
     .or_accept(AcceptKind::Struct, String::from_utf8_lossy(this.key.name))
 }

@@ -197,7 +197,7 @@ fn objection(unit: &Unit, (before, span): (&Span, &Span), (old, new): (Home, Hom
         let objection = Objection::new(
             &span.name,
             "it is read only while the kernel or the module starts",
-            "if the fix matters after the start, do its work in a hook",
+            "if the fix matters after the start, do its work in a hook (docs/hooks.md)",
         );
         return objection.or_accept(AcceptKind::Init, &span.name);
     }
@@ -205,13 +205,13 @@ fn objection(unit: &Unit, (before, span): (&Span, &Span), (old, new): (Home, Hom
         return Objection::new(
             &span.name,
             format!("its size changed from {} to {} bytes", before.size, span.size),
-            "keep the object as it is and put what is new into a shadow variable or a new object",
+            "keep the object as it is and put what is new into a shadow variable (docs/hooks.md) or a new object",
         );
     }
     let (why, way_out) = match old {
         Home::PerCpu => (
             "its initial value changed, but each processor has long been using its copy".to_owned(),
-            "leave the initial value out of the patch and set every copy in a hook",
+            "leave the initial value out of the patch and set every copy in a hook (docs/hooks.md)",
         ),
         Home::AfterInit => (
             "its initial value changed, but the start of the kernel or the module may have set \
@@ -228,7 +228,7 @@ fn objection(unit: &Unit, (before, span): (&Span, &Span), (old, new): (Home, Hom
         ),
         _ => (
             "its initial value changed, but the running kernel has long been using it".to_owned(),
-            "leave the initial value out of the patch and set the object in a hook",
+            "leave the initial value out of the patch and set the object in a hook (docs/hooks.md)",
         ),
     };
     Objection::new(&span.name, why, way_out).or_accept(AcceptKind::Data, &span.name)
@@ -250,7 +250,7 @@ fn unreferred(unit: &Unit, span: &Span) -> Objection {
              {}, which a running kernel has done already",
             section_name(unit, span)
         ),
-        "register what it describes in a hook",
+        "register what it describes in a hook (docs/hooks.md)",
     )
 }
 

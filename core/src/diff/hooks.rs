@@ -52,4 +52,6 @@ pub(super) fn find(context: &Context<'_>, diff: &mut UnitDiff) {
             ));
         }
     }
+    // Compilers put them in any order.
+    diff.hooks.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
 }

@@ -428,7 +428,7 @@ fn changed(context: &compare::Context<'_>, function: ChangedFunction, diff: &mut
         let objection = Objection::new(
             &span.name,
             format!("{}, so replacing it now would change nothing ({cause})", when(post, span)),
-            "if the fix matters after the start, do its work in a hook",
+            "if the fix matters after the start, do its work in a hook (docs/hooks.md)",
         );
         diff.refusals.push(objection.or_accept(AcceptKind::Init, &span.name));
         return;

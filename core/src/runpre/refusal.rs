@@ -67,7 +67,7 @@ pub enum Refusal {
     #[error(
         "update {update}, which is applied, has replaced {function} of {unit}, and its code is not \
          what this update was built from; build this one on that one's source (splice create --base \
-         its patch), or undo {update} first"
+         its patch), undo {update} first, or have all that is applied replaced (splice apply --replace)"
     )]
     Replaced {
         /// The function.

@@ -3,10 +3,13 @@
 //! 1 (denied), or 2 (something else went wrong).
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::netlink;
 use super::setup::{
@@ -27,6 +30,8 @@ pub fn run(name: &str) -> ExitCode {
         "wait-for-vfork" => wait_for_vfork(),
         "short-eventfd" => short_eventfd(),
         "packet-headers" => packet_headers(),
+        "eventfd-writes" => eventfd_writes(),
+        "devices-fixed" => devices_fixed(),
         _ => Err(io::Error::other(format!("no probe is called {name}"))),
     };
     match result {
@@ -116,6 +121,47 @@ fn short_eventfd() -> io::Result<()> {
 fn wait_for_vfork() -> io::Result<()> {
     name_process(c"parent");
     vfork_reader()
+}
+
+/// Set when standard input ends, whatever else comes.
+fn until_input_ends() -> Arc<AtomicBool> {
+    let over = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&over);
+    std::thread::spawn(move || {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        flag.store(true, Ordering::Relaxed);
+    });
+    over
+}
+
+/// Writes to an event descriptor until standard input ends, at least once; prints what the kernel tells
+/// of the descriptor then, and the number of writes.
+fn eventfd_writes() -> io::Result<()> {
+    let over = until_input_ends();
+    let mut events = File::from(event_descriptor()?);
+    let mut total = 0_u64;
+    while total == 0 || !over.load(Ordering::Relaxed) {
+        events.write_all(&1_u64.to_ne_bytes())?;
+        total += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", events.as_raw_fd()))?;
+    println!("{info}total: {total}");
+    Ok(())
+}
+
+/// Reads the list of devices again and again until standard input ends: does each begin with the line of
+/// a fix?
+fn devices_fixed() -> io::Result<()> {
+    let over = until_input_ends();
+    let (mut total, mut wrong) = (0_u64, 0_u64);
+    while total == 0 || !over.load(Ordering::Relaxed) {
+        let text = std::fs::read_to_string("/proc/devices")?;
+        total += 1;
+        wrong += u64::from(!text.starts_with("lab fixed\n"));
+    }
+    println!("total: {total}\nwrong: {wrong}");
+    Ok(())
 }
 
 /// Sleeps in reading an event descriptor until standard input ends, for a test that needs a thread

@@ -5,6 +5,7 @@ mod boot;
 mod build;
 mod data;
 mod guest;
+mod hooks;
 mod image;
 mod machine;
 mod modules;
@@ -12,6 +13,7 @@ mod newcode;
 mod parked;
 mod reach;
 mod refusals;
+mod replace;
 mod stacked;
 mod targets;
 
@@ -125,6 +127,8 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     targets::run(&mut suite, &fixture);
     modules::run(&mut suite, &fixture);
     stacked::run(&mut suite, &fixture);
+    hooks::run(&mut suite, &fixture);
+    replace::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     image::run(&mut suite, &fixture);
     newcode::run(&mut suite, &fixture);
