@@ -94,9 +94,9 @@ static bool splice_part_ok(const struct splice_part *part)
 					part->owner))
 			return false;
 	for (i = 0; i < part->nshadows; i++)
-		if (!part->shadows[i]->size ||
-		    !within_module_core((unsigned long)part->shadows[i],
-					part->owner))
+		if (!within_module_core((unsigned long)part->shadows[i],
+					part->owner) ||
+		    !part->shadows[i]->size)
 			return false;
 	return true;
 }

@@ -32,6 +32,8 @@ pub fn run(name: &str) -> ExitCode {
         "packet-headers" => packet_headers(),
         "eventfd-writes" => eventfd_writes(),
         "devices-fixed" => devices_fixed(),
+        "toggle-processors" => toggle_processors(),
+        "toggle-updates" => toggle_updates(),
         _ => Err(io::Error::other(format!("no probe is called {name}"))),
     };
     match result {
@@ -161,6 +163,38 @@ fn devices_fixed() -> io::Result<()> {
         wrong += u64::from(!text.starts_with("lab fixed\n"));
     }
     println!("total: {total}\nwrong: {wrong}");
+    Ok(())
+}
+
+/// Takes processors away and brings them back until standard input ends; prints how often.
+fn toggle_processors() -> io::Result<()> {
+    let over = until_input_ends();
+    let mut times = 0_u64;
+    while !over.load(Ordering::Relaxed) {
+        for value in ["0", "1"] {
+            for number in [1, 2] {
+                std::fs::write(format!("/sys/devices/system/cpu/cpu{number}/online"), value)?;
+                times += 1;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    println!("{times}");
+    Ok(())
+}
+
+/// Switches the updates of a test there and back, past the command, until standard input ends; prints how
+/// often that succeeded. Two do it at once, so most is refused.
+fn toggle_updates() -> io::Result<()> {
+    let over = until_input_ends();
+    let mut times = 0_u64;
+    while !over.load(Ordering::Relaxed) {
+        for (id, value) in [("first", "0"), ("else", "0"), ("first", "1"), ("else", "replace")] {
+            let enabled = format!("/sys/kernel/splice/{id}/enabled");
+            times += u64::from(std::fs::write(enabled, value).is_ok());
+        }
+    }
+    println!("{times}");
     Ok(())
 }
 

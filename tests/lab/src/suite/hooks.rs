@@ -145,7 +145,10 @@ fn hooks(fixture: &Fixture) -> Result<()> {
     // Hooks alone are an update, too.
     let (alone, answer) = create(fixture, "alone", &edit(fixture, FILES, &with)?, &accept)?;
     answer.success()?;
-    let updates = vec![("hooks", file.as_path()), ("alone", alone.as_path())];
+    let (plain, answer) = create(fixture, "plain", &edit(fixture, DEVICES, &[SHOWN])?, &[])?;
+    answer.success()?;
+    let updates =
+        vec![("hooks", file.as_path()), ("alone", alone.as_path()), ("plain", plain.as_path())];
     let mut guest = Guest::boot(
         &fixture.lab,
         &fixture.lab.image,
@@ -220,7 +223,19 @@ fn hooks(fixture: &Fixture) -> Result<()> {
     }
     on.apply("alone")?.success()?;
     state(on, NEW, &devices)?;
-    on.undo("alone")?.success()?;
+    let replace = |id: &str| ["apply".into(), "--replace".into(), crate::session::update(id)];
+    let run = |on: &mut Guest, words: [String; 3]| on.splice(&words.each_ref().map(String::as_str));
+    // What comes is asked before what goes has been undone.
+    let refusal = run(on, replace("hooks"))?.expect(4)?;
+    refusal.says(&["lab_check_apply", "the administrator has set nr_open"])?;
+    state(on, NEW, &devices)?;
+    on.splice(&["status", "alone"])?.success()?.says(&["applied"])?;
+    said(on, seen)?;
+    run(on, replace("plain"))?.success()?.says(&["alone"])?;
+    state(on, OLD, &changed)?;
+    let called = said(on, seen)?;
+    ensure!(called == ["pre_undo", "post_undo"], "to be replaced, these were called: {called:?}");
+    on.undo("plain")?.success()?;
     state(on, OLD, &devices)?;
     let load = on.machine.stop_load()?;
     ensure!(load.wrong == 0, "the load saw wrong results: {}", load.examples.join("; "));

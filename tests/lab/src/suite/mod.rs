@@ -11,6 +11,7 @@ mod machine;
 mod modules;
 mod newcode;
 mod parked;
+mod race;
 mod reach;
 mod refusals;
 mod replace;
@@ -129,6 +130,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     stacked::run(&mut suite, &fixture);
     hooks::run(&mut suite, &fixture);
     replace::run(&mut suite, &fixture);
+    race::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     image::run(&mut suite, &fixture);
     newcode::run(&mut suite, &fixture);
