@@ -5,6 +5,8 @@
  */
 #include <linux/ctype.h>
 #include <linux/kstrtox.h>
+#include <linux/mm.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/sysfs.h>
 
@@ -105,42 +107,6 @@ static ssize_t cleared_show(struct kobject *kobj, struct kobj_attribute *attr,
 
 static struct kobj_attribute cleared_attr = __ATTR_RO(cleared);
 
-/* A thread's name may hold anything; here it is one word. */
-static int splice_emit_comm(char *buf, int at, const char *comm)
-{
-	int begin = at;
-
-	for (; *comm; comm++)
-		at += isgraph(*comm) && *comm != '\\' ?
-			sysfs_emit_at(buf, at, "%c", *comm) :
-			sysfs_emit_at(buf, at, "\\x%02x", (u8)*comm);
-	return at - begin;
-}
-
-static ssize_t conflicts_show(struct kobject *kobj,
-			      struct kobj_attribute *attr, char *buf)
-{
-	struct splice_update *update = to_update(kobj);
-	size_t i, n;
-	int at = 0;
-
-	mutex_lock(&splice_mutex);
-	n = min_t(size_t, update->found, SPLICE_CONFLICTS_MAX);
-	for (i = 0; i < n; i++) {
-		const struct splice_conflict *conflict = &update->conflicts[i];
-
-		at += sysfs_emit_at(buf, at, "%d ", conflict->pid);
-		at += splice_emit_comm(buf, at, conflict->comm);
-		at += sysfs_emit_at(buf, at, " 0x%lx %pS\n", conflict->addr,
-				    (void *)conflict->addr);
-	}
-	if (update->found > n)
-		at += sysfs_emit_at(buf, at, "and %zu more\n",
-				    update->found - n);
-	mutex_unlock(&splice_mutex);
-	return at;
-}
-
 static ssize_t error_show(struct kobject *kobj, struct kobj_attribute *attr,
 			  char *buf)
 {
@@ -152,23 +118,68 @@ static ssize_t error_show(struct kobject *kobj, struct kobj_attribute *attr,
 	return len;
 }
 
-/* Where each site is and leads to, and the bytes of before. */
-static ssize_t sites_show(struct kobject *kobj, struct kobj_attribute *attr,
-			  char *buf)
+/*
+ * A file that lists things, one a line. There is no limit to how many, so it
+ * is read in pieces.
+ */
+struct splice_list {
+	struct bin_attribute attr;
+	/* Prints as snprintf() does, at most @size bytes; how many it takes. */
+	size_t (*print)(const struct splice_update *update, char *buf,
+			size_t size);
+};
+
+static ssize_t splice_list_read(struct file *file, struct kobject *kobj,
+				struct bin_attribute *attr, char *buf,
+				loff_t off, size_t count)
 {
-	struct splice_member *member;
-	int at = 0;
-	u32 i;
+	const struct splice_list *list =
+		container_of(attr, struct splice_list, attr);
+	const struct splice_update *update = to_update(kobj);
+	ssize_t len = -ENOMEM;
+	size_t size;
+	char *text;
 
 	mutex_lock(&splice_mutex);
-	list_for_each_entry(member, &to_update(kobj)->members, node)
+	size = list->print(update, NULL, 0);
+	text = kvmalloc(size + 1, GFP_KERNEL);
+	if (text) {
+		list->print(update, text, size + 1);
+		len = memory_read_from_buffer(buf, count, &off, text, size);
+	}
+	mutex_unlock(&splice_mutex);
+	kvfree(text);
+	return len;
+}
+
+#define SPLICE_LIST(_name, _mode)					\
+	static struct splice_list _name##_list = {			\
+		.attr = {						\
+			.attr = { .name = #_name, .mode = _mode },	\
+			.read = splice_list_read,			\
+		},							\
+		.print = _name##_print,					\
+	}
+
+/* One more line behind @at bytes of a list. */
+#define splice_line(buf, size, at, ...)					\
+	snprintf((buf) + min(size, at), (size) - min(size, at), __VA_ARGS__)
+
+/* Where each site is and leads to, and the bytes of before. */
+static size_t sites_print(const struct splice_update *update, char *buf,
+			  size_t size)
+{
+	struct splice_member *member;
+	size_t at = 0;
+	u32 i;
+
+	list_for_each_entry(member, &update->members, node)
 		for (i = 0; i < member->part->nsites; i++)
-			at += sysfs_emit_at(buf, at, "0x%lx 0x%lx %*phN\n",
+			at += splice_line(buf, size, at, "0x%lx 0x%lx %*phN\n",
 				(unsigned long)member->part->sites[i].addr,
 				(unsigned long)member->part->sites[i].target,
 				member->part->sites[i].len,
 				member->part->sites[i].expected);
-	mutex_unlock(&splice_mutex);
 	return at;
 }
 
@@ -176,65 +187,104 @@ static ssize_t sites_show(struct kobject *kobj, struct kobj_attribute *attr,
  * What is replaced in place: address, length in bytes, where the bytes of
  * before are kept, name.
  */
-static ssize_t objects_show(struct kobject *kobj, struct kobj_attribute *attr,
-			    char *buf)
+static size_t objects_print(const struct splice_update *update, char *buf,
+			    size_t size)
 {
+	const struct splice_object *object;
 	struct splice_member *member;
-	int at = 0;
+	size_t at = 0;
 	u32 i;
 
-	mutex_lock(&splice_mutex);
-	list_for_each_entry(member, &to_update(kobj)->members, node)
-		for (i = 0; i < member->part->nobjects; i++)
-			at += sysfs_emit_at(buf, at, "0x%lx %zu 0x%lx %ps\n",
-				(unsigned long)member->part->objects[i].addr,
-				member->part->objects[i].len,
-				(unsigned long)member->part->objects[i].expected,
-				member->part->objects[i].addr);
-	mutex_unlock(&splice_mutex);
+	list_for_each_entry(member, &update->members, node)
+		for (i = 0; i < member->part->nobjects; i++) {
+			object = &member->part->objects[i];
+			at += splice_line(buf, size, at,
+					  "0x%lx %zu 0x%lx %ps\n",
+					  (unsigned long)object->addr,
+					  object->len,
+					  (unsigned long)object->expected,
+					  object->addr);
+		}
 	return at;
 }
 
 /* The update modules, by which a tool finds what to unload; what they patch. */
-static ssize_t modules_show(struct kobject *kobj, struct kobj_attribute *attr,
-			    char *buf)
+static size_t modules_print(const struct splice_update *update, char *buf,
+			    size_t size)
 {
 	struct splice_member *member;
-	int at = 0;
+	size_t at = 0;
 
-	mutex_lock(&splice_mutex);
-	list_for_each_entry(member, &to_update(kobj)->members, node)
-		at += sysfs_emit_at(buf, at, "%s %s\n",
-				    member->part->owner->name,
-				    member->part->target ?: "vmlinux");
-	mutex_unlock(&splice_mutex);
+	list_for_each_entry(member, &update->members, node)
+		at += splice_line(buf, size, at, "%s %s\n",
+				  member->part->owner->name,
+				  member->part->target ?: "vmlinux");
 	return at;
 }
 
 /* The updates that cannot be undone before this one. */
-static ssize_t stands_on_show(struct kobject *kobj,
-			      struct kobj_attribute *attr, char *buf)
+static size_t stands_on_print(const struct splice_update *update, char *buf,
+			      size_t size)
 {
 	struct splice_update *other;
-	int at = 0;
+	size_t at = 0;
 
-	mutex_lock(&splice_mutex);
 	list_for_each_entry(other, &splice_updates, node)
-		if (splice_stands_on(to_update(kobj), other))
-			at += sysfs_emit_at(buf, at, "%s\n", other->id);
-	mutex_unlock(&splice_mutex);
+		if (splice_stands_on(update, other))
+			at += splice_line(buf, size, at, "%s\n", other->id);
 	return at;
 }
 
-static struct kobj_attribute stands_on_attr = __ATTR_RO(stands_on);
-static struct kobj_attribute modules_attr = __ATTR_RO(modules);
+/* A thread's name may hold anything; here it is one word. */
+static void splice_word(char *word, const char *comm)
+{
+	for (; *comm; comm++)
+		word += sprintf(word, isgraph(*comm) && *comm != '\\' ?
+				"%c" : "\\x%02x", (u8)*comm);
+	*word = '\0';
+}
+
+/* Who was in the way of the last attempt, and where. */
+static size_t conflicts_print(const struct splice_update *update, char *buf,
+			      size_t size)
+{
+	size_t i, n = min_t(size_t, update->found, SPLICE_CONFLICTS_MAX);
+	const struct splice_conflict *conflict;
+	char word[TASK_COMM_LEN * 4];
+	size_t at = 0;
+
+	for (i = 0; i < n; i++) {
+		conflict = &update->conflicts[i];
+		splice_word(word, conflict->comm);
+		at += splice_line(buf, size, at, "%d %s 0x%lx %pS\n",
+				  conflict->pid, word, conflict->addr,
+				  (void *)conflict->addr);
+	}
+	if (update->found > n)
+		at += splice_line(buf, size, at, "and %zu more\n",
+				  update->found - n);
+	return at;
+}
+
+SPLICE_LIST(conflicts, 0400);
+SPLICE_LIST(sites, 0400);
+SPLICE_LIST(objects, 0400);
+SPLICE_LIST(modules, 0444);
+SPLICE_LIST(stands_on, 0444);
+
+static struct bin_attribute *splice_update_lists[] = {
+	&conflicts_list.attr,
+	&sites_list.attr,
+	&objects_list.attr,
+	&modules_list.attr,
+	&stands_on_list.attr,
+	NULL,
+};
+
 static struct kobj_attribute enabled_attr = __ATTR_RW_MODE(enabled, 0600);
 static struct kobj_attribute state_attr = __ATTR_RO(state);
 static struct kobj_attribute description_attr = __ATTR_RO(description);
-static struct kobj_attribute conflicts_attr = __ATTR_RO_MODE(conflicts, 0400);
 static struct kobj_attribute error_attr = __ATTR_RO_MODE(error, 0400);
-static struct kobj_attribute sites_attr = __ATTR_RO_MODE(sites, 0400);
-static struct kobj_attribute objects_attr = __ATTR_RO_MODE(objects, 0400);
 
 static struct attribute *splice_update_attrs[] = {
 	&enabled_attr.attr,
@@ -245,15 +295,19 @@ static struct attribute *splice_update_attrs[] = {
 	&threads_attr.attr,
 	&words_attr.attr,
 	&cleared_attr.attr,
-	&conflicts_attr.attr,
 	&error_attr.attr,
-	&sites_attr.attr,
-	&objects_attr.attr,
-	&modules_attr.attr,
-	&stands_on_attr.attr,
 	NULL,
 };
-ATTRIBUTE_GROUPS(splice_update);
+
+static const struct attribute_group splice_update_group = {
+	.attrs = splice_update_attrs,
+	.bin_attrs = splice_update_lists,
+};
+
+static const struct attribute_group *splice_update_groups[] = {
+	&splice_update_group,
+	NULL,
+};
 
 static void splice_update_release(struct kobject *kobj)
 {

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::tree::Parts;
-use super::{cache, packages};
+use super::{cache, packages, sources};
 
 /// A kernel whose image, headers and source apt offers in one version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub(super) struct Headers {
     pub(super) parts: Parts,
     source: String,
     version: String,
+    /// What these kernels are built with besides, such as `rt`.
+    featureset: Option<String>,
 }
 
 /// Fetches and unpacks configuration and headers of a release below `root`.
@@ -106,7 +108,7 @@ pub(super) fn headers(release: &str, root: &Path, note: &mut dyn FnMut(&str)) ->
     };
     let store = cache::directory("packages")?;
     let place = root.join("headers");
-    unpack_headers(&store, &place, &headers, &version, note)?;
+    let featureset = unpack_headers(&store, &place, &headers, &version, note)?;
     let directory = PathBuf::from("headers/usr/src").join(&headers);
     let generated = root.join(&directory).join("include/generated");
     let parts = Parts {
@@ -118,7 +120,7 @@ pub(super) fn headers(release: &str, root: &Path, note: &mut dyn FnMut(&str)) ->
         headers: directory,
         origin: format!("{source} and {headers}, version {version}"),
     };
-    Ok(Headers { parts, source, version })
+    Ok(Headers { parts, source, version, featureset })
 }
 
 /// What the distribution tells its kernels about their package (Debian's changes to Makefile), from
@@ -141,16 +143,24 @@ fn listed(versions: &[String]) -> String {
     if versions.is_empty() { "none".to_owned() } else { versions.join(", ") }
 }
 
-/// The headers package and those of the same source that it needs.
+/// The feature set of the kernels that share these headers: Debian's common headers are one package
+/// for each, `linux-headers-VERSION-common` and `linux-headers-VERSION-common-FEATURESET`.
+fn featureset(package: &str) -> Option<&str> {
+    package.strip_prefix("linux-headers-")?.split_once("-common-").map(|(_, name)| name)
+}
+
+/// The headers package and those of the same source that it needs; returns the feature set.
 fn unpack_headers(
     store: &Path,
     place: &Path,
     headers: &str,
     version: &str,
     note: &mut dyn FnMut(&str),
-) -> Result<()> {
+) -> Result<Option<String>> {
+    let mut found = None;
     let mut todo = vec![(headers.to_owned(), version.to_owned())];
     while let Some((name, version)) = todo.pop() {
+        found = found.or_else(|| featureset(&name).map(str::to_owned));
         let file = packages::fetch(store, &name, &version, note)?;
         packages::unpack(&file, place)?;
         for (name, exact) in packages::Record::of(&name, &version)?.depends {
@@ -174,7 +184,8 @@ fn unpack_headers(
         .with_context(|| format!("cannot read {}", path.display()))?;
     let here = format!("include {}/", place.join("usr/src").display());
     std::fs::write(&path, text.replace("include /usr/src/", &here))
-        .with_context(|| format!("cannot write {}", path.display()))
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(found)
 }
 
 /// Fetches and unpacks the source that belongs to these headers below `root`.
@@ -191,7 +202,11 @@ pub(super) fn source(headers: &Headers, root: &Path, note: &mut dyn FnMut(&str))
             .arg("-C")
             .arg(root.join("source")),
     )?;
-    std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+    std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
+    let Some(featureset) = &headers.featureset else { return Ok(()) };
+    note(&format!("applying the patches of {featureset} kernels"));
+    let from = packages::Record::of(package, &headers.version)?.source;
+    sources::apply_featureset(&from, &headers.version, featureset, &root.join("source"))
 }
 
 #[cfg(test)]
@@ -210,6 +225,14 @@ mod tests {
             ]
         );
         assert!(told("#define LINUX_PACKAGE_ID \"\"\n").is_empty());
+    }
+
+    #[test]
+    fn the_feature_set_is_that_of_the_common_headers() {
+        assert_eq!(featureset("linux-headers-6.1.0-47-common-rt"), Some("rt"));
+        assert_eq!(featureset("linux-headers-6.1.0-47-common"), None);
+        assert_eq!(featureset("linux-headers-6.1.0-47-rt-amd64"), None);
+        assert_eq!(featureset("linux-kbuild-6.1"), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod overlay;
 pub mod packages;
 mod patch;
 mod reach;
+mod sources;
 mod tree;
 mod versions;
 

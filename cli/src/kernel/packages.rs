@@ -59,6 +59,8 @@ pub struct Record {
     file_name: String,
     size: u64,
     sha256: String,
+    /// The source package that it was built from.
+    pub source: String,
     /// The packages that it depends on, with the version where exactly one will do.
     pub depends: Vec<(String, Option<String>)>,
 }
@@ -93,6 +95,8 @@ impl Record {
                 file_name: field("Filename")?.rsplit('/').next()?.to_owned(),
                 size: field("Size")?.parse().ok()?,
                 sha256: field("SHA256")?.to_owned(),
+                // With its version if that is another (deb-control(5)).
+                source: field("Source").or_else(|| field("Package"))?.split(' ').next()?.to_owned(),
                 depends: field("Depends")
                     .unwrap_or_default()
                     .split(',')
@@ -211,12 +215,13 @@ mod tests {
 
     #[test]
     fn the_right_stanza_is_taken() {
-        let text = "Package: p\nVersion: 2\nFilename: pool/p_2.deb\nSize: 20\nSHA256: bb\n\n\
+        let text = "Package: p\nSource: s (2.1)\nVersion: 2\nFilename: pool/p_2.deb\nSize: 20\nSHA256: bb\n\n\
                     Package: p\nVersion: 1\nFilename: pool/p_1.deb\nSize: 10\nSHA256: aa\n\
                     Depends: q (= 1), r (>= 1), s:any\n";
         let record = Record::parse(text, "1").unwrap();
         assert_eq!((record.file_name.as_str(), record.size), ("p_1.deb", 10));
-        assert_eq!(record.sha256, "aa");
+        assert_eq!((record.sha256.as_str(), record.source.as_str()), ("aa", "p"));
+        assert_eq!(Record::parse(text, "2").unwrap().source, "s");
         let depends = [("q", Some("1")), ("r", None), ("s", None)];
         let depends = depends.map(|(n, v)| (n.to_owned(), v.map(str::to_owned)));
         assert_eq!(record.depends, depends);

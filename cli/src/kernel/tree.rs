@@ -5,7 +5,7 @@
 //! `tree.json` is written last; a directory without it is what a killed `prepare` left, and is
 //! made anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -485,22 +485,15 @@ impl Ready {
         run(&["olddefconfig"])?;
         let now = tree.config()?;
         let now = options(&now);
-        let mut changed: Vec<&str> = before
-            .iter()
-            .filter(|(name, value)| now.get(*name) != Some(value))
-            .map(|(name, _)| *name)
-            .chain(now.keys().filter(|name| !before.contains_key(*name)).copied())
-            .filter(|name| !is_about_tools(name))
-            .collect();
+        let mut changed = differing(&before, &now);
         if !changed.is_empty() {
-            changed.sort_unstable();
             changed.truncate(8);
             let changed = changed.join(", ");
             ensure!(
                 !exact,
                 "{} does not take this kernel's configuration ({changed} …): the kernel was built with \
-                 patches that the package lacks, as Debian's for real-time kernels; prepare it from its \
-                 own source with --source and --config",
+                 patches that the packages lack; prepare it from its own source with --source and \
+                 --config",
                 tree.facts.origin
             );
             note(&format!("the configuration is not taken as it is: {changed} …"));
@@ -518,6 +511,13 @@ impl Ready {
         }
         Ok(tree)
     }
+}
+
+/// The options in which two configurations differ, but for those about tools.
+fn differing<'a>(before: &BTreeMap<&'a str, &str>, now: &BTreeMap<&'a str, &str>) -> Vec<&'a str> {
+    let names: BTreeSet<&str> = before.keys().chain(now.keys()).copied().collect();
+    let differs = |name: &&str| before.get(*name) != now.get(*name) && !is_about_tools(name);
+    names.into_iter().filter(differs).collect()
 }
 
 /// Whether an option only says what the machine's tools are and can do: the compiler is looked at apart,
@@ -580,6 +580,16 @@ mod tests {
         for option in ["CONFIG_PREEMPT_RT", "CONFIG_SMP", "CONFIG_ASN1", "CONFIG_CCS_X", "x"] {
             assert!(!is_about_tools(option), "{option}");
         }
+    }
+
+    #[test]
+    fn options_that_a_source_does_not_know_are_named() {
+        let kernel =
+            options("CONFIG_SMP=y\nCONFIG_PREEMPT_RT=y\nCONFIG_HZ=250\nCONFIG_CC_IS_GCC=y\n");
+        let source = options("CONFIG_SMP=y\nCONFIG_PREEMPT=y\nCONFIG_HZ=100\n");
+        let names = ["CONFIG_HZ", "CONFIG_PREEMPT", "CONFIG_PREEMPT_RT"];
+        assert_eq!(differing(&kernel, &source), names);
+        assert!(differing(&kernel, &kernel).is_empty());
     }
 
     #[test]

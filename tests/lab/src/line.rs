@@ -98,14 +98,16 @@ fn changes(lab: &Lab, source: &Path, target: &str) -> Result<Vec<(String, String
         }
     }
     files.sort();
+    let old = lab.cache.source_files(&lab.kernel.version, &files)?;
     let new = lab.cache.source_files(target, &files)?;
     let mut patches = Vec::new();
     for file in files {
-        let patch = fixes::unified(
-            &std::fs::read_to_string(source.join(&file))?,
-            &std::fs::read_to_string(new.join(&file))?,
-            &file,
-        )?;
+        let before = std::fs::read_to_string(source.join(&file))?;
+        // A flavour may have patches of its own, which a newer source of all of them would undo.
+        if std::fs::read_to_string(old.join(&file))? != before {
+            continue;
+        }
+        let patch = fixes::unified(&before, &std::fs::read_to_string(new.join(&file))?, &file)?;
         if !patch.is_empty() {
             patches.push((file.trim_end_matches(".c").to_owned(), patch));
         }

@@ -365,8 +365,10 @@ impl Drop for Guard {
 fn start_qemu(options: &Options, directory: &Path) -> Result<Child> {
     let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
     let socket = |id: &str| format!("socket,id={id},path={},server=on,wait=off", path(id));
+    // A real-time kernel handles interrupts in threads, which often find that the serial line's work is
+    // done already; it then takes the line for broken, and init waits forever: hence noirqdebug.
     let append = format!(
-        "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic rdinit=/init {}",
+        "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic noirqdebug rdinit=/init {}",
         options.append
     );
     let accelerator = if options.one_thread { "tcg,thread=single" } else { "tcg,thread=multi" };

@@ -2,7 +2,7 @@
 //! What `create` does with good and bad patches of a real kernel; no machine is booted.
 
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("create_refuses_what_is_never_left", || never_left(fixture));
     suite.test("create_passes_on_the_compilers_words", || does_not_compile(fixture));
     suite.test("create_finds_headers_that_the_build_makes", || made_headers(fixture));
-    suite.test("prepare_refuses_a_source_that_is_not_the_kernels", || other_source(fixture));
+    suite.test("prepare_takes_the_patches_of_real_time", || real_time(fixture));
     suite.test("create_can_be_killed", || killed(fixture));
     suite.test("create_leaves_the_tree_alone", || tree_untouched(fixture));
 }
@@ -44,15 +44,22 @@ fn reproducible(fixture: &Fixture) -> Result<()> {
     Ok(())
 }
 
-/// The real-time kernel of the same version is built from more than the source package holds.
-fn other_source(fixture: &Fixture) -> Result<()> {
+/// The real-time kernel of the same version is built with patches that only the source package holds.
+fn real_time(fixture: &Fixture) -> Result<()> {
     let release = fixture.lab.kernel.release.replace("cloud", "rt");
-    fixture
-        .lab
-        .splice(&["prepare", "--release", &release])?
-        .expect(1)?
-        .says(&["CONFIG_ARCH_SUPPORTS_RT", "--source"])
-        .map(drop)
+    let lab = &fixture.lab;
+    let answer = lab.splice(&["prepare", "--release", &release])?.success()?;
+    let tree = answer.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
+    let config = std::fs::read_to_string(Path::new(tree).join(".config"))?;
+    ensure!(config.contains("CONFIG_PREEMPT_RT=y"), "{release} is not configured as real-time");
+    let file = PathBuf::from("kernel/softirq.c");
+    let text = std::fs::read_to_string(Path::new(tree).join(&file))?;
+    ensure!(
+        text.contains("raise_ktimers_thread"),
+        "{} lacks the patches of real-time",
+        file.display()
+    );
+    Ok(())
 }
 
 /// A unit includes headers that the build makes on the way to it, in a tree in which it was not built yet.

@@ -8,6 +8,7 @@ mod guest;
 mod hooks;
 mod image;
 mod machine;
+mod many;
 mod modules;
 mod newcode;
 mod parked;
@@ -130,6 +131,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     stacked::run(&mut suite, &fixture);
     hooks::run(&mut suite, &fixture);
     replace::run(&mut suite, &fixture);
+    many::run(&mut suite, &fixture);
     race::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     image::run(&mut suite, &fixture);
