@@ -427,3 +427,57 @@ fn every_flipped_bit_of_a_text_is_found() {
         }
     }
 }
+
+/// A dump of nothing but text tells no string; but that it cannot be where the kernel has no constants
+/// is known.
+#[test]
+fn a_string_outside_of_the_constants_is_foreign_even_if_nobody_can_read_it() {
+    const CONSTANTS: u64 = BASE + 0x20_0000;
+    let dir = tempfile::tempdir().unwrap();
+    let source = "extern int say(const char *); int first(void) { return say(\"splice\"); }\n\
+                  __attribute__((noipa)) int say(const char *text) { return *text; }\n";
+    let object = compile(dir.path(), "one", source);
+    let image = dir.path().join("image");
+    run(Command::new("ld")
+        .args(["-static", "-nostdlib", "-e", "first", "-z", "norelro", "-o"])
+        .arg(&image)
+        .arg(format!("-Ttext={BASE:#x}"))
+        .arg(format!("--section-start=.rodata={CONSTANTS:#x}"))
+        .arg(&object));
+    let bytes = std::fs::read(&image).unwrap();
+    let file = object::File::parse(&*bytes).unwrap();
+    let text = file.section_by_name(".text").unwrap();
+    let constants = file.section_by_name(".rodata").unwrap();
+    let (start, end) = (constants.address(), constants.address() + 0x1000);
+    let symbols = String::from_utf8(run(Command::new("nm").arg(&image))).unwrap();
+    let symbols = format!(
+        "{BASE:016x} T _stext\n{:016x} T _etext\n{start:016x} R __start_rodata\n\
+         {end:016x} R __end_rodata\n{:016x} B _end\n{symbols}",
+        BASE + text.size(),
+        BASE + 0x1000_0000,
+    );
+    let arch = by_name("x86_64").expect("registered");
+    let unit = read("one.o", &object);
+    let look = |text: Vec<u8>| {
+        let snapshot = snapshot(&symbols, text);
+        let surveyed = survey(arch, &unit, VMLINUX, &snapshot).unwrap();
+        verify(arch, vec![surveyed], VMLINUX, &snapshot)
+    };
+    let plain = text.data().unwrap();
+    let clean = look(plain.to_vec());
+    assert_eq!((clean.foreign.len(), clean.unread), (0, 1));
+
+    let address = u32::try_from(start & 0xffff_ffff).unwrap().to_le_bytes();
+    let field = plain.windows(4).position(|bytes| bytes == address).expect("an absolute address");
+    for bit in 0..32 {
+        let mut text = plain.to_vec();
+        text[field + bit / 8] ^= 1 << (bit % 8);
+        let found = look(text);
+        if bit < 12 {
+            assert_eq!((found.foreign.len(), found.unread), (0, 1), "bit {bit}");
+        } else {
+            assert_eq!(found.foreign.len(), 1, "bit {bit}");
+            assert_eq!(found.foreign[0].function, "first");
+        }
+    }
+}

@@ -134,10 +134,10 @@ impl References<'_> {
             if !self.snapshot.read(at, found) {
                 // A dump may hold nothing but text; an image file holds all that the build has made.
                 let dumped = self.snapshot.is_started();
-                return match self.target != VMLINUX || self.snapshot.is_image(at) {
+                return match self.target != VMLINUX || self.snapshot.is_constant(at) {
                     true if dumped => Leads::Nowhere,
                     _ => Leads::Elsewhere(format!(
-                        "it leads to {address:#x}, where the image has nothing"
+                        "it leads to {address:#x}, where the image has no constants"
                     )),
                 };
             }

@@ -57,10 +57,14 @@ impl Snapshot {
         there.any(|s| s.name.ends_with(name) && self.stack.update_of(s.module).is_some())
     }
 
-    /// Whether an address is the kernel image's; of one that does not say where it ends, any may be.
-    pub(super) fn is_image(&self, address: u64) -> bool {
-        let (start, _) = self.text;
-        let end = self.symbols.named("_end").next().map_or(u64::MAX, |s| s.address);
+    /// Whether the kernel image may have its constants there: where its symbol list says that read-only
+    /// data begin and end (include/asm-generic/vmlinux.lds.h, RO_DATA), else anywhere in the image.
+    pub(super) fn is_constant(&self, address: u64) -> bool {
+        let named = |name| self.symbols.named(name).next().map(|s| s.address);
+        let (start, end) = match (named("__start_rodata"), named("__end_rodata")) {
+            (Some(start), Some(end)) => (start, end),
+            _ => (self.text.0, named("_end").unwrap_or(u64::MAX)),
+        };
         (start..end).contains(&address)
     }
 
