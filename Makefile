@@ -84,6 +84,7 @@ deb: $(SPLICE)
 	$(MAKE) install DESTDIR=target/deb
 	install -d -m 755 target/deb/DEBIAN
 	echo /etc/init.d/splice > target/deb/DEBIAN/conffiles
+	install -m 755 packaging/postinst packaging/postrm target/deb/DEBIAN
 	sed -e "s/@VERSION@/$$($(SPLICE) --version | cut -d' ' -f2)/" \
 		-e "s/@ARCH@/$$(dpkg --print-architecture)/" \
 		-e "s/@SIZE@/$$(du -sk target/deb/usr | cut -f1)/" packaging/control.in > target/deb/DEBIAN/control

@@ -2,9 +2,10 @@
 //! Installed updates: files that wait for the next start of their kernel.
 //!
 //! Below [`ROOT`] each kernel release has a directory, and in it `NNNN-ID.splice` for each update, in
-//! the order in which they are applied. `trying` names the one that is being applied just now, and is
-//! on the disk before that begins; so if it is still there at a start, the machine went down meanwhile.
-//! That update then has a `NNNN-ID.held`, and is left alone until somebody installs it again.
+//! the order in which they are applied. `trying` names the one that is being applied just now and the
+//! start of the machine that this is in, and is on the disk before it begins; so if it is still there
+//! after another start, the machine went down meanwhile. That update then has a `NNNN-ID.held`, and is
+//! left alone until somebody installs it again.
 
 use std::fs::File;
 use std::io;
@@ -22,6 +23,8 @@ const ROOT: &str = "/var/lib/splice";
 /// Says another place, for an image that is being built, or a test.
 const ELSEWHERE: &str = "SPLICE_STATE";
 const TRYING: &str = "trying";
+/// Tells one start of the machine from another (drivers/char/random.c, `proc_do_uuid`).
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// An installed update.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -41,12 +44,18 @@ pub(crate) struct Installed {
 /// All installed updates.
 pub(super) struct Store {
     root: PathBuf,
+    /// The start of the machine; empty if the kernel does not say.
+    boot: String,
 }
 
 impl Default for Store {
     fn default() -> Self {
         let elsewhere = std::env::var_os(ELSEWHERE).filter(|value| !value.is_empty());
-        Self { root: elsewhere.map_or_else(|| PathBuf::from(ROOT), PathBuf::from) }
+        let boot = std::fs::read_to_string(BOOT).unwrap_or_default();
+        Self {
+            root: elsewhere.map_or_else(|| PathBuf::from(ROOT), PathBuf::from),
+            boot: boot.trim().to_owned(),
+        }
     }
 }
 
@@ -119,7 +128,7 @@ impl Store {
     pub(super) fn begin(&self, update: &Installed) -> Result<()> {
         let place = self.place(&update.release);
         let name = update.file.file_name().unwrap_or_default().to_string_lossy();
-        write(&place.join(TRYING), name.as_bytes())
+        write(&place.join(TRYING), format!("{name}\n{}", self.boot).as_bytes())
     }
 
     /// Notes that this is over, however it ended.
@@ -133,13 +142,17 @@ impl Store {
     pub(super) fn settle(&self, release: &str) -> Result<()> {
         let place = self.place(release);
         let trying = place.join(TRYING);
-        let name = match std::fs::read_to_string(&trying) {
-            Ok(name) => name,
+        let text = match std::fs::read_to_string(&trying) {
+            Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error).with_context(|| trying.display().to_string()),
         };
+        let (name, boot) = text.split_once('\n').unwrap_or((&text, ""));
+        // Only the command that was applying it was killed.
+        let went_down = self.boot.is_empty() || boot != self.boot;
         // Uninstalled since, or not written whole: then the machine went down before it began.
-        let is = |one: &&Installed| one.file.file_name().is_some_and(|file| *file == *name);
+        let is =
+            |one: &&Installed| went_down && one.file.file_name().is_some_and(|file| *file == *name);
         if let Some(update) = self.of(release)?.iter().find(is) {
             write(&held(&update.file), b"")?;
         }
@@ -149,13 +162,17 @@ impl Store {
 }
 
 impl Installed {
-    /// Fails if somebody else than root could have put it there.
+    /// Fails if somebody else than root could have put it there, or could put something in its place.
     pub(super) fn is_roots(&self) -> Result<(), Failure> {
+        let looked = |path: &Path| format!("cannot look at {}", path.display());
         let place = self.file.parent().unwrap_or(&self.file);
-        for path in [&self.file, place] {
-            let facts = std::fs::symlink_metadata(path)
-                .with_context(|| format!("cannot look at {}", path.display()))?;
-            if facts.uid() != 0 || facts.mode() & 0o022 != 0 || facts.is_symlink() {
+        let place = std::fs::canonicalize(place).with_context(|| looked(place))?;
+        for path in std::iter::once(self.file.as_path()).chain(place.ancestors()) {
+            let facts = std::fs::symlink_metadata(path).with_context(|| looked(path))?;
+            // Where everybody may make files, but each only remove their own, as in /tmp.
+            let is_shared = path != place && facts.is_dir() && facts.mode() & 0o1000 != 0;
+            let others_may = facts.mode() & 0o022 != 0 && !is_shared;
+            if facts.uid() != 0 || others_may || facts.is_symlink() {
                 let text = format!(
                     "{} belongs to another user than root, or others may write to it; look who did \
                      that, and install the update again",
@@ -222,7 +239,7 @@ mod tests {
     fn store() -> (tempfile::TempDir, Store) {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("state");
-        (directory, Store { root })
+        (directory, Store { root, boot: "one".to_owned() })
     }
 
     fn ids(store: &Store, release: &str) -> Vec<(u32, String, bool)> {
@@ -257,11 +274,30 @@ mod tests {
         let failure = update.is_roots().unwrap_err();
         assert_eq!(failure.exit, Exit::NotPermitted);
         assert!(failure.text.contains("0001-open.splice"), "{}", failure.text);
+
+        // Whoever may write to a directory above can put another one in its place.
+        std::fs::set_permissions(&update.file, PermissionsExt::from_mode(0o644)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            update.is_roots().unwrap();
+        }
+        std::fs::set_permissions(&store.root, PermissionsExt::from_mode(0o777)).unwrap();
+        let failure = update.is_roots().unwrap_err();
+        assert_eq!(failure.exit, Exit::NotPermitted);
+    }
+
+    #[test]
+    fn what_a_killed_command_was_applying_is_tried_again() {
+        let (_directory, store) = store();
+        let update = store.put("6.1", "fix", b"1").unwrap();
+        store.begin(&update).unwrap();
+        store.settle("6.1").unwrap();
+        assert_eq!(ids(&store, "6.1"), [(1, "fix".into(), false)]);
+        assert!(!store.place("6.1").join(TRYING).exists());
     }
 
     #[test]
     fn what_was_being_applied_when_the_machine_went_down_is_held() {
-        let (_directory, store) = store();
+        let (_directory, mut store) = store();
         let first = store.put("6.1", "first", b"1").unwrap();
         let second = store.put("6.1", "second", b"2").unwrap();
         store.begin(&first).unwrap();
@@ -269,6 +305,7 @@ mod tests {
         store.settle("6.1").unwrap();
         assert_eq!(ids(&store, "6.1").iter().filter(|(_, _, held)| *held).count(), 0);
         store.begin(&second).unwrap();
+        store.boot = "two".to_owned();
         for _ in 0..2 {
             store.settle("6.1").unwrap();
             let held = [(1, "first".into(), false), (2, "second".into(), true)];
@@ -283,6 +320,7 @@ mod tests {
         assert!(ids(&store, "6.1").iter().all(|(_, _, held)| !held));
         // One that is gone is no matter.
         store.begin(&second).unwrap();
+        store.boot = "three".to_owned();
         store.take(&second).unwrap();
         store.settle("6.1").unwrap();
         assert_eq!(ids(&store, "6.1"), [(1, "first".into(), false)]);

@@ -23,6 +23,8 @@ struct State {
     writes: &'static [(&'static str, &'static str)],
     /// A function in whose middle a probe is set.
     probed: Option<&'static str>,
+    /// Whether there are kernels without these files.
+    optional: bool,
 }
 
 /// A boot with these words on the command line, and states that follow one another.
@@ -32,7 +34,7 @@ struct Boot {
 }
 
 const fn state(name: &'static str, writes: &'static [(&'static str, &'static str)]) -> State {
-    State { name, writes, probed: None }
+    State { name, writes, probed: None, optional: false }
 }
 
 const BOOTS: &[Boot] = &[
@@ -48,7 +50,11 @@ const BOOTS: &[Boot] = &[
                     ("/proc/sys/kernel/bpf_stats_enabled", "1"),
                 ],
             ),
-            state("preemption switched", &[("/sys/kernel/debug/sched/preempt", "full")]),
+            // A real-time kernel is always preempted.
+            State {
+                optional: true,
+                ..state("preemption switched", &[("/sys/kernel/debug/sched/preempt", "full")])
+            },
             state("events on", &[("/sys/kernel/tracing/events/enable", "1")]),
             state(
                 "one function traced",
@@ -65,13 +71,9 @@ const BOOTS: &[Boot] = &[
                 ],
             ),
             state("call graph traced", &[("/sys/kernel/tracing/current_tracer", "function_graph")]),
-            State {
-                name: "a probe set",
-                writes: &[("/sys/kernel/tracing/current_tracer", "nop")],
-                probed: Some("do_shmat"),
-            },
         ],
     },
+    Boot { append: "", states: &[State { probed: Some("do_shmat"), ..state("a probe set", &[]) }] },
     Boot { append: "nosmp", states: &[state("nosmp", &[])] },
     Boot { append: "mitigations=off", states: &[state("mitigations=off", &[])] },
     Boot { append: "retbleed=off", states: &[state("retbleed=off", &[])] },
@@ -105,6 +107,11 @@ pub fn run(lab: &Lab, units: &[PathBuf]) -> Result<bool> {
         let contents = Contents { append: boot.append, ..Contents::default() };
         let mut guest = Guest::boot(lab, image, &contents)?;
         for state in boot.states {
+            let missing = state.writes.iter().find(|(file, _)| guest.machine.read(file).is_err());
+            if let (true, Some((file, _))) = (state.optional, missing) {
+                println!("  {:<28} not to be had: {} has no {file}", state.name, image.release);
+                continue;
+            }
             enter(&mut guest, state).with_context(|| state.name)?;
             let answer = verify(lab, image, &mut guest, units).with_context(|| state.name)?;
             let said = Said::read(state.name, &answer)?;
