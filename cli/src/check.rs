@@ -21,6 +21,7 @@ use crate::inspect;
 use crate::live;
 use crate::output::Output;
 use crate::progress::Phases;
+use crate::settle::settled;
 
 /// A kernel that an update fits.
 pub(crate) struct Checked {
@@ -188,7 +189,9 @@ pub(crate) fn check(
     // In threads that end with it: idle ones sleep in the kernel's futex code, which may be just what the
     // update replaces.
     let pool = rayon::ThreadPoolBuilder::new().build().map_err(Failure::from_error)?;
-    let report = pool.install(|| runpre::check(arch, &manifest, &pre, snapshot)).map_err(refuse)?;
+    let look = || pool.install(|| runpre::check(arch, &manifest, &pre, snapshot));
+    let found = if snapshot.is_live() { settled(look) } else { look() };
+    let report = found.map_err(refuse)?;
     drop(pool);
     let values = plan::plan(arch, &manifest, &pre, &report, snapshot).map_err(refused)?;
     absent::needed(update, &manifest, &values, (&left_out, snapshot))?;

@@ -19,6 +19,7 @@ mod output;
 mod plugins;
 mod prepare;
 mod progress;
+mod settle;
 mod units;
 mod verify;
 

@@ -62,6 +62,6 @@ impl Snapshot {
             KallsymsError::Hidden => LiveError::NotPermitted { path: SYMBOLS.to_owned() },
             other => LiveError::Kallsyms(other),
         })?;
-        Ok(Snapshot::new(Some(release.trim().to_owned()), symbols, Box::new(memory)))
+        Ok(Snapshot::new(Some(release.trim().to_owned()), symbols, Box::new(memory)).running())
     }
 }

@@ -16,6 +16,7 @@ pub struct Snapshot {
     pub memory: Box<dyn Memory>,
     text: (u64, u64),
     started: bool,
+    live: bool,
     pub(super) stack: Stack,
 }
 
@@ -24,7 +25,19 @@ impl Snapshot {
     pub fn new(release: Option<String>, symbols: Kallsyms, memory: Box<dyn Memory>) -> Snapshot {
         let address = |name| symbols.named(name).next().map_or(0, |s| s.address);
         let text = (address("_stext"), address("_etext"));
-        Snapshot { release, symbols, memory, text, started: true, stack: Stack::default() }
+        let stack = Stack::default();
+        Snapshot { release, symbols, memory, text, started: true, live: false, stack }
+    }
+
+    /// The same, of a kernel that goes on while it is read.
+    pub(super) fn running(mut self) -> Snapshot {
+        self.live = true;
+        self
+    }
+
+    /// Whether the kernel goes on while it is read, and may be rewriting what is read just now.
+    pub fn is_live(&self) -> bool {
+        self.live
     }
 
     /// The same kernel, but as it was before it was ever started.

@@ -44,6 +44,9 @@ enum What {
         /// On so many processors.
         #[arg(long, default_value_t = 2)]
         cpus: u32,
+        /// With tracers, probes, processors, modules and more coming and going.
+        #[arg(long)]
+        unrest: bool,
     },
     /// How long a switch stops the machine, by processors and threads, against an empty stop.
     Pause,
@@ -127,7 +130,7 @@ fn run(what: What) -> Result<bool> {
     match what {
         What::Demo => demo::run().map(|()| true),
         What::Corpus { limit, patches } => corpus::run(limit, patches.as_deref()),
-        What::Soak { cycles, cpus } => soak::run(cycles, cpus).map(|()| true),
+        What::Soak { cycles, cpus, unrest } => soak::run(cycles, cpus, unrest).map(|()| true),
         What::Pause => pause::run().map(|()| true),
         What::Test { filter } => suite::run(filter),
         What::Checkpatch { directory } => checkpatch::run(&directory),

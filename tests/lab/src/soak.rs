@@ -1,19 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The soak: an update goes on and off many times in one boot, under load, and nothing may be left
-//! behind: no warning, no module, no memory.
+//! behind: no warning, no module, no memory. With unrest, tracers, probes, processors and much else come
+//! and go meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::fixes;
+use crate::protocol::Command;
 use crate::session::{Contents, Guest, Lab};
 
 /// The fix that goes on and off.
 const FIX: &str = "attach-filter";
-/// Cycles before memory is first looked at: caches fill in the beginning.
+/// Of so many cycles, one is the command's, which proves the running code, loads the modules and unloads
+/// them; in the others the kernel side alone is asked.
+const ROUND: usize = 10;
+/// Rounds before memory is first looked at: caches fill in the beginning.
 const WARM_UP: usize = 5;
+/// How often a switch is asked for that somebody is in the way of, and what is waited in between.
+const TRIES: u64 = 200;
+const PATIENCE: Duration = Duration::from_millis(20);
+/// A module that comes and goes.
+const MODULE: &str = "kernel/drivers/net/dummy.ko";
 /// Growth of one slab cache that is taken for noise, in objects for each cycle. Whatever leaks in a
 /// cycle leaks at least one object.
 const OBJECTS_PER_CYCLE: f64 = 0.5;
@@ -21,59 +31,74 @@ const OBJECTS_PER_CYCLE: f64 = 0.5;
 /// count is uncertain by such a slab, and one on its way, for each of the two processors.
 const SLABS: u64 = 4;
 
+/// What the switches came to.
+#[derive(Default)]
+struct Switches {
+    pauses: Vec<u64>,
+    /// How often somebody was in the way.
+    busy: u64,
+    /// The most tries that one took.
+    most: u64,
+}
+
 /// Runs so many cycles on so many processors.
-pub fn run(cycles: usize, cpus: u32) -> Result<()> {
+pub fn run(cycles: usize, cpus: u32, unrest: bool) -> Result<()> {
     let fix = fixes::find(FIX)?;
     let lab = Lab::open(&fix.base, &fix.target)?;
     lab.prepare()?;
     let (file, created) = lab.create(FIX, &fix.patch(&lab.cache)?)?;
     created.success()?;
-    let limit = Some(Duration::from_secs(120 + 30 * cycles as u64));
-    let cpus = Some(cpus);
-    let contents = Contents { updates: vec![(FIX, &file)], limit, cpus, ..Contents::default() };
+    let limit = Some(Duration::from_secs(300 + 10 * cycles as u64));
+    let module = std::fs::read(lab.image.modules.join(MODULE)).context("no module")?;
+    let contents = Contents {
+        updates: vec![(FIX, &file)],
+        files: vec![(MODULE, module)],
+        limit,
+        cpus: Some(cpus),
+        rewrites_itself: unrest,
+        ..Contents::default()
+    };
     let mut guest = Guest::boot(&lab, &lab.image, &contents)?;
     // Closed connections would be remembered for a minute.
     guest.machine.write("/proc/sys/net/ipv4/tcp_max_tw_buckets", "0")?;
-    let mut pauses = Vec::new();
-    let (mut most_attempts, mut cleared) = (0, 0);
+    let mut switches = Switches::default();
+    let mut cleared = 0;
     let mut operations = 0;
     let started = Instant::now();
     // Memory at the beginning, in the middle and at the end.
     let mut counted = Vec::new();
-    guest.machine.start_load()?;
-    for cycle in 0..WARM_UP + cycles {
-        if cycle == WARM_UP || cycle == WARM_UP + cycles / 2 {
-            operations += quiet(&mut guest)?;
+    let rounds = cycles.div_ceil(ROUND);
+    busy(&mut guest, unrest)?;
+    for round in 0..WARM_UP + rounds {
+        if round == WARM_UP || round == WARM_UP + rounds / 2 {
+            operations += quiet(&mut guest, unrest)?;
             counted.push(slabs(&mut guest)?);
-            guest.machine.start_load()?;
+            busy(&mut guest, unrest)?;
         }
-        guest.apply(FIX)?.success().with_context(|| format!("cycle {cycle}"))?;
-        let status = guest.splice(&["status", FIX])?.success()?;
-        pauses.extend(status.number("pause_ns"));
-        most_attempts = most_attempts.max(status.number("attempts").unwrap_or(0));
-        cleared += status.number("cleared").unwrap_or(0);
-        guest.undo(FIX)?.success().with_context(|| format!("cycle {cycle}"))?;
-        if cycle % 20 == 0 {
-            eprintln!("cycle {cycle}, {:.0} s", started.elapsed().as_secs_f64());
+        cleared += one(&mut guest, &mut switches).with_context(|| format!("round {round}"))?;
+        if round % 10 == 0 {
+            eprintln!("round {round}, {:.0} s", started.elapsed().as_secs_f64());
             guest.machine.check_kernel()?;
         }
     }
-    operations += quiet(&mut guest)?;
+    operations += quiet(&mut guest, unrest)?;
     counted.push(slabs(&mut guest)?);
     guest.expect_clean()?;
-    let grown = grown(&counted, OBJECTS_PER_CYCLE * (cycles / 2) as f64);
+    let grown = grown(&counted, OBJECTS_PER_CYCLE * (rounds / 2 * ROUND) as f64);
+    let Switches { mut pauses, busy, most } = switches;
     pauses.sort_unstable();
     let at = |part: f64| {
         let index = (pauses.len().saturating_sub(1)) as f64 * part;
         pauses.get(index as usize).map_or(0.0, |&pause| pause as f64 / 1e6)
     };
     println!(
-        "{cycles} cycles in {:.0} s, {operations} operations of the load, none wrong",
+        "{} cycles in {:.0} s, {operations} operations of the load, none wrong",
+        (WARM_UP + rounds) * ROUND,
         started.elapsed().as_secs_f64()
     );
     println!(
-        "pause: median {:.2} ms, 99% {:.2} ms, longest {:.2} ms; at most {most_attempts} \
-         attempts; {cleared} stale words that the kernel vouched for",
+        "pause: median {:.2} ms, 99% {:.2} ms, longest {:.2} ms; somebody was in the way {busy} times, \
+         of one switch at most {most}; {cleared} stale words that the kernel vouched for",
         at(0.5),
         at(0.99),
         at(1.0)
@@ -81,6 +106,38 @@ pub fn run(cycles: usize, cpus: u32) -> Result<()> {
     ensure!(grown.is_empty(), "memory leaks: {}", grown.join(", "));
     println!("no slab cache grew with the cycles; no warning; every module unloaded");
     guest.machine.power_off()
+}
+
+/// A round of cycles; the number of stale words that the kernel vouched for.
+fn one(guest: &mut Guest, switches: &mut Switches) -> Result<u64> {
+    guest.apply(FIX)?.success()?;
+    for _ in 1..ROUND {
+        for value in ["0", "1"] {
+            switch(guest, value, switches)?;
+        }
+    }
+    let status = guest.splice(&["status", FIX])?.success()?;
+    guest.undo(FIX)?.success()?;
+    Ok(status.number("cleared").unwrap_or(0))
+}
+
+/// Asks the kernel side for a switch until nobody is in the way.
+fn switch(guest: &mut Guest, value: &str, switches: &mut Switches) -> Result<()> {
+    let file = |name: &str| format!("/sys/kernel/splice/{FIX}/{name}");
+    for tried in 0..TRIES {
+        match guest.machine.write(&file("enabled"), value) {
+            Ok(()) => {
+                let pause = guest.machine.read(&file("pause_ns"))?;
+                switches.pauses.push(pause.trim().parse().context("no pause")?);
+                switches.most = switches.most.max(tried);
+                return Ok(());
+            }
+            Err(error) if format!("{error:#}").contains("os error 16") => switches.busy += 1,
+            Err(error) => return Err(error),
+        }
+        std::thread::sleep(PATIENCE);
+    }
+    bail!("somebody is always in the way: {}", guest.machine.read(&file("conflicts"))?)
 }
 
 /// Slab caches that grew by more than that many objects from each count to the next. What is freed
@@ -101,10 +158,23 @@ fn grown(counted: &[BTreeMap<String, Slabs>], allowed: f64) -> Vec<String> {
     .collect()
 }
 
-/// Stops the load and lets the kernel free what is only waiting to be freed.
-fn quiet(guest: &mut Guest) -> Result<u64> {
+/// Starts the load, and the unrest if it is wanted.
+fn busy(guest: &mut Guest, unrest: bool) -> Result<()> {
+    if unrest {
+        guest.machine.start("unrest", &Command::new(["/init", "unrest", &format!("/{MODULE}")]))?;
+    }
+    guest.machine.start_load()
+}
+
+/// Stops both and lets the kernel free what is only waiting to be freed.
+fn quiet(guest: &mut Guest, unrest: bool) -> Result<u64> {
     let load = guest.machine.stop_load()?;
     ensure!(load.wrong == 0, "the load saw wrong results: {}", load.examples.join("; "));
+    if unrest {
+        let said = guest.machine.stop("unrest")?.stdout;
+        ensure!(said.contains("wrong: 0\n"), "the unrest did not go well: {said}");
+        println!("{}", said.lines().next().unwrap_or_default());
+    }
     // What is freed after a grace period is freed by then, and what that frees in turn.
     for _ in 0..2 {
         std::thread::sleep(Duration::from_secs(2));

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `/init` of the lab's virtual machines: it serves the host, or (by its first argument) is the load,
-//! a probe, calls of new code, a stalled command, idle threads, a process that just ends, or one that has the kernel give back what is free.
+//! a probe, calls of new code, a stalled command, idle threads, unrest, a process that just ends, or one
+//! that has the kernel give back what is free.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use splice_lab::guest::{construct, kernel, load, probe, serve, stall};
+use splice_lab::guest::{construct, kernel, load, probe, serve, stall, unrest};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
             Ok(number) => load::sleep(number),
             Err(_) => ExitCode::from(2),
         },
+        ["unrest", modules @ ..] => unrest::run(modules),
         ["settle"] => match kernel::settle() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
         _ => {
             eprintln!(
                 "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | threads NUMBER | settle | \
-                 load THREADS PACE_US"
+                 unrest MODULE… | load THREADS PACE_US"
             );
             ExitCode::from(2)
         }

@@ -11,3 +11,4 @@ pub mod probe;
 pub mod serve;
 pub mod setup;
 pub mod stall;
+pub mod unrest;

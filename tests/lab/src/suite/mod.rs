@@ -147,7 +147,7 @@ pub fn run(filter: Option<String>) -> Result<bool> {
         Ok(())
     });
     suite.test("line_6_12", || line::run(None, 6, &line::UNITS.map(str::to_owned)));
-    suite.test("soak", || soak::run(30, 2));
+    suite.test("soak", || soak::run(100, 2, false));
     println!("{} passed, {} failed", suite.passed, suite.failures.len());
     for name in &suite.failures {
         println!("  failed: {name}");
