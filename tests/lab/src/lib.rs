@@ -12,6 +12,7 @@ pub mod demo;
 pub mod fixes;
 pub mod guest;
 pub mod initramfs;
+pub mod kill;
 pub mod line;
 pub mod packages;
 pub mod pause;

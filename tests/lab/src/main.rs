@@ -14,7 +14,9 @@ use splice_lab::packages::{Cache, kernel, kernels};
 use splice_lab::protocol::Request;
 use splice_lab::session::Lab;
 use splice_lab::vm::{Machine, Options};
-use splice_lab::{checkpatch, corpus, demo, fixes, line, pause, snapshot, soak, states, suite};
+use splice_lab::{
+    checkpatch, corpus, demo, fixes, kill, line, pause, snapshot, soak, states, suite,
+};
 
 #[derive(Parser)]
 #[command(name = "splice-lab", about = "Throw-away virtual machines for splice's end-to-end tests")]
@@ -47,6 +49,12 @@ enum What {
         /// With tracers, probes, processors, modules and more coming and going.
         #[arg(long)]
         unrest: bool,
+    },
+    /// `apply` and `undo` killed at random moments.
+    Kill {
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        times: u32,
     },
     /// How long a switch stops the machine, by processors and threads, against an empty stop.
     Pause,
@@ -130,6 +138,7 @@ fn run(what: What) -> Result<bool> {
     match what {
         What::Demo => demo::run().map(|()| true),
         What::Corpus { limit, patches } => corpus::run(limit, patches.as_deref()),
+        What::Kill { times } => kill::run(times).map(|()| true),
         What::Soak { cycles, cpus, unrest } => soak::run(cycles, cpus, unrest).map(|()| true),
         What::Pause => pause::run().map(|()| true),
         What::Test { filter } => suite::run(filter),
