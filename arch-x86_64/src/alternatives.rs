@@ -206,7 +206,7 @@ fn replacements<'a>(
     if alternative.direct_call {
         let mut forms = vec![Form::nops("alternative direct call", len)];
         if let Some(rest) = len.checked_sub(5) {
-            let call = Form::branch("alternative direct call", &[0xe8], What::Function);
+            let call = Form::direct_call("alternative direct call", code, entry.offset);
             forms.push(call.then_nops(rest));
         }
         return Ok(forms);

@@ -46,6 +46,9 @@ pub(crate) enum What<'a> {
     Within(u64),
     /// A distance to the start of a function.
     Function,
+    /// A distance to the function whose address is kept so far behind the symbol of that name; to any
+    /// function if that cannot be read.
+    Kept { symbol: &'a str, offset: i64 },
     /// A distance to the function that the static call's trampoline of that name jumps to; to
     /// any function if the trampoline has no name or cannot be read.
     StaticCall(&'a str),
@@ -122,6 +125,24 @@ impl<'a> Form<'a> {
         form.fields.push(Field { at: opcode.len(), width: 4, what });
         form.bytes.extend([0; 4]);
         form
+    }
+
+    /// A call of the function that the indirect call `call *pointer(%rip)` at that offset of the object
+    /// leads to.
+    pub(crate) fn direct_call(rule: &'static str, code: &Code<'a>, start: u64) -> Form<'a> {
+        let opcode =
+            usize::try_from(start).ok().and_then(|at| code.bytes.get(at..at.checked_add(2)?));
+        let field = start.saturating_add(2);
+        let first = code.relocs.partition_point(|r| r.offset < field);
+        let reloc = code.relocs.get(first).filter(|r| r.offset == field);
+        let what = match (opcode, reloc) {
+            // The field holds S + A - P, and the pointer is at S + A + 4.
+            (Some([0xff, 0x15]), Some(r)) if !r.symbol.is_empty() => {
+                What::Kept { symbol: r.symbol, offset: r.addend.saturating_add(4) }
+            }
+            _ => What::Function,
+        };
+        Form::branch(rule, &[0xe8], what)
     }
 
     /// The same, with any nops behind it.
@@ -309,6 +330,16 @@ impl Field<'_> {
                 branch(target == context.function.wrapping_add(*to), "is not the label's target")
             }
             What::Function => branch(kernel.is_function(target), "is no function"),
+            What::Kept { symbol, offset } => {
+                let kept = |start: u64| {
+                    let mut bytes = [0; 8];
+                    let read = kernel.read(start.wrapping_add_signed(*offset), &mut bytes);
+                    read.then(|| u64::from_le_bytes(bytes))
+                };
+                let all: Vec<u64> = kernel.addresses(symbol).into_iter().filter_map(kept).collect();
+                let ok = all.is_empty() || all.contains(&target);
+                branch(ok && kernel.is_function(target), "is not the function that is to be called")
+            }
             What::StaticCall(name) => {
                 let targets = trampoline_targets(kernel, name);
                 let ok = targets.is_empty() || targets.contains(&target);

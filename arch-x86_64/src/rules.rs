@@ -157,7 +157,7 @@ fn paravirt<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchErr
     let mut forms = vec![own(code, entry, u64::from(len))?];
     let len = usize::from(len);
     if let Some(rest) = len.checked_sub(5) {
-        forms.push(Form::branch("paravirt call", &[CALL], What::Function).then_nops(rest));
+        forms.push(Form::direct_call("paravirt call", code, entry.offset).then_nops(rest));
     }
     forms.push(Form::nops("paravirt nop", len));
     if let Some(rest) = len.checked_sub(2) {

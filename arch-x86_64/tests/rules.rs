@@ -40,6 +40,9 @@ const HANDLER: u64 = 0x32f5;
 const STUB: u64 = 0x3483;
 /// A variable.
 const LIMIT: u64 = 0x8801;
+/// A table of functions; the one at [`SLOT`] is `alpha`.
+const TABLE: u64 = 0x9a01;
+const SLOT: u64 = 0x18;
 /// Symbols of the kernel under test; each is a function.
 const SYMBOLS: &[(&str, u64)] = &[
     ("__fentry__", FENTRY),
@@ -54,6 +57,7 @@ const SYMBOLS: &[(&str, u64)] = &[
     ("handler", HANDLER),
     ("ftrace_stub", STUB),
     ("limit", LIMIT),
+    ("table", TABLE),
 ];
 /// A thunk that no symbol names: `jmp *%rax; int3`.
 const THUNK: (u64, [u8; 3]) = (0x9000, [0xff, 0xe0, 0xcc]);
@@ -82,6 +86,10 @@ impl KernelView for Kernel {
         if address == KERNEL + LIMIT {
             let held = 0x7fff_ffff_f000_u64.to_le_bytes();
             buf.copy_from_slice(&held[..buf.len()]);
+            return true;
+        }
+        if address == KERNEL + TABLE + SLOT {
+            buf.copy_from_slice(&(KERNEL + ALPHA).to_le_bytes());
             return true;
         }
         if address == KERNEL + TRAMPOLINE {
@@ -538,6 +546,21 @@ fn paravirt_call() {
     case.refused(&format!("e9 {} 90", to(1, ALPHA)));
     case.data.truncate(9);
     assert!(case.malformed().contains("no length"));
+}
+
+#[test]
+fn a_call_of_a_kept_function_leads_to_that_and_no_other() {
+    let relocs =
+        [CodeReloc { offset: 2, r_type: 2, symbol: "table", key: 7, addend: 0x14, inside: None }];
+    let mut case = Case::new(".parainstructions", "ff 15 00 00 00 00", &relocs);
+    case.data = vec![0, 0, 0, 0, 0, 0, 0, 0, 1, 6, 0, 0, 0, 0, 0, 0];
+    case.accepts(&format!("e8 {} 90", to(1, ALPHA)), "paravirt call", &[]);
+    case.refused(&format!("e8 {} 90", to(1, BETA)));
+    // A slot that cannot be read may hold any function.
+    let relocs = [CodeReloc { addend: 0x1c, ..relocs[0] }];
+    let mut case = Case::new(".parainstructions", "ff 15 00 00 00 00", &relocs);
+    case.data = vec![0, 0, 0, 0, 0, 0, 0, 0, 1, 6, 0, 0, 0, 0, 0, 0];
+    case.accepts(&format!("e8 {} 90", to(1, BETA)), "paravirt call", &[]);
 }
 
 #[test]

@@ -428,56 +428,89 @@ fn every_flipped_bit_of_a_text_is_found() {
     }
 }
 
+/// The text of a unit whose functions say a string, linked, in a dump of nothing but text.
+struct Saying {
+    arch: &'static dyn Arch,
+    unit: Unit,
+    text: Vec<u8>,
+    symbols: String,
+    /// Where in the text the string's address is.
+    fields: Vec<usize>,
+}
+
+impl Saying {
+    fn new(functions: &str) -> Saying {
+        const CONSTANTS: u64 = BASE + 0x20_0000;
+        let dir = tempfile::tempdir().unwrap();
+        let say = "__attribute__((noipa)) int say(const char *text) { return *text; }\n";
+        let object = compile(dir.path(), "one", &format!("{say}{functions}"));
+        let image = dir.path().join("image");
+        run(Command::new("ld")
+            .args(["-static", "-nostdlib", "-e", "first", "-z", "norelro", "-o"])
+            .arg(&image)
+            .arg(format!("-Ttext={BASE:#x}"))
+            .arg(format!("--section-start=.rodata={CONSTANTS:#x}"))
+            .arg(&object));
+        let bytes = std::fs::read(&image).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let text = file.section_by_name(".text").unwrap().data().unwrap().to_vec();
+        let symbols = String::from_utf8(run(Command::new("nm").arg(&image))).unwrap();
+        let symbols = format!(
+            "{BASE:016x} T _stext\n{:016x} T _etext\n{CONSTANTS:016x} R __start_rodata\n\
+             {:016x} R __end_rodata\n{:016x} B _end\n{symbols}",
+            BASE + text.len() as u64,
+            CONSTANTS + 0x1000,
+            BASE + 0x1000_0000,
+        );
+        let address = u32::try_from(CONSTANTS & 0xffff_ffff).unwrap().to_le_bytes();
+        let fields = (0..text.len()).filter(|at| text[*at..].starts_with(&address)).collect();
+        let unit = read("one.o", &object);
+        Saying { arch: by_name("x86_64").expect("registered"), unit, text, symbols, fields }
+    }
+
+    fn look(&self, text: Vec<u8>) -> Verified {
+        let snapshot = snapshot(&self.symbols, text);
+        let surveyed = survey(self.arch, &self.unit, VMLINUX, &snapshot).unwrap();
+        verify(self.arch, vec![surveyed], VMLINUX, &snapshot)
+    }
+
+    /// With that bit of the string's address in the last place another one.
+    fn flipped(&self, bit: usize) -> Verified {
+        let mut text = self.text.clone();
+        text[self.fields.last().expect("a place") + bit / 8] ^= 1 << (bit % 8);
+        self.look(text)
+    }
+}
+
 /// A dump of nothing but text tells no string; but that it cannot be where the kernel has no constants
 /// is known.
 #[test]
 fn a_string_outside_of_the_constants_is_foreign_even_if_nobody_can_read_it() {
-    const CONSTANTS: u64 = BASE + 0x20_0000;
-    let dir = tempfile::tempdir().unwrap();
-    let source = "extern int say(const char *); int first(void) { return say(\"splice\"); }\n\
-                  __attribute__((noipa)) int say(const char *text) { return *text; }\n";
-    let object = compile(dir.path(), "one", source);
-    let image = dir.path().join("image");
-    run(Command::new("ld")
-        .args(["-static", "-nostdlib", "-e", "first", "-z", "norelro", "-o"])
-        .arg(&image)
-        .arg(format!("-Ttext={BASE:#x}"))
-        .arg(format!("--section-start=.rodata={CONSTANTS:#x}"))
-        .arg(&object));
-    let bytes = std::fs::read(&image).unwrap();
-    let file = object::File::parse(&*bytes).unwrap();
-    let text = file.section_by_name(".text").unwrap();
-    let constants = file.section_by_name(".rodata").unwrap();
-    let (start, end) = (constants.address(), constants.address() + 0x1000);
-    let symbols = String::from_utf8(run(Command::new("nm").arg(&image))).unwrap();
-    let symbols = format!(
-        "{BASE:016x} T _stext\n{:016x} T _etext\n{start:016x} R __start_rodata\n\
-         {end:016x} R __end_rodata\n{:016x} B _end\n{symbols}",
-        BASE + text.size(),
-        BASE + 0x1000_0000,
-    );
-    let arch = by_name("x86_64").expect("registered");
-    let unit = read("one.o", &object);
-    let look = |text: Vec<u8>| {
-        let snapshot = snapshot(&symbols, text);
-        let surveyed = survey(arch, &unit, VMLINUX, &snapshot).unwrap();
-        verify(arch, vec![surveyed], VMLINUX, &snapshot)
-    };
-    let plain = text.data().unwrap();
-    let clean = look(plain.to_vec());
-    assert_eq!((clean.foreign.len(), clean.unread), (0, 1));
-
-    let address = u32::try_from(start & 0xffff_ffff).unwrap().to_le_bytes();
-    let field = plain.windows(4).position(|bytes| bytes == address).expect("an absolute address");
+    let saying = Saying::new("int first(void) { return say(\"splice\"); }");
+    let clean = saying.look(saying.text.clone());
+    assert_eq!((clean.foreign.len(), clean.unread, saying.fields.len()), (0, 1, 1));
     for bit in 0..32 {
-        let mut text = plain.to_vec();
-        text[field + bit / 8] ^= 1 << (bit % 8);
-        let found = look(text);
+        let found = saying.flipped(bit);
         if bit < 12 {
             assert_eq!((found.foreign.len(), found.unread), (0, 1), "bit {bit}");
         } else {
             assert_eq!(found.foreign.len(), 1, "bit {bit}");
             assert_eq!(found.foreign[0].function, "first");
         }
+    }
+}
+
+/// And that the linker has put it into one place.
+#[test]
+fn a_string_that_is_somewhere_else_for_another_function_is_foreign() {
+    let saying = Saying::new(
+        "int first(void) { return say(\"splice\"); }\nint second(void) { return say(\"splice\") + 1; }",
+    );
+    let clean = saying.look(saying.text.clone());
+    assert_eq!((clean.foreign.len(), clean.unread, saying.fields.len()), (0, 2, 2));
+    for bit in 0..32 {
+        let found = saying.flipped(bit);
+        assert_eq!(found.foreign.len(), 1, "bit {bit}");
+        assert!(bit >= 12 || found.foreign[0].why.contains("splice"), "{}", found.foreign[0].why);
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Where in the running kernel a function of a unit may be, and how it compares at each place.
 
-use super::refer::{Outcome, References};
+use super::refer::{Followed, Outcome, References};
 use super::{Refusal, Snapshot};
 use crate::arch::{
     Arch, KernelView, Learned, Mismatch, Partial, RuleCount, RunCode, RunMatch, check,
@@ -23,8 +23,8 @@ pub(super) struct Place {
     pub(super) rules: Vec<RuleCount>,
     /// Offset ranges that the kernel may rewrite.
     pub(super) live: Vec<(u64, u64)>,
-    /// Number of references to memory that the snapshot does not hold.
-    pub(super) unread: usize,
+    /// Where its references lead.
+    pub(super) followed: Followed,
 }
 
 /// What was found for one function.
@@ -121,14 +121,16 @@ pub(super) fn at(
         .map(|(key, _)| (key, address.wrapping_sub(function.offset)));
     let run = RunCode { address, bytes: &bytes, section };
     let references = References { arch, unit, target, snapshot };
-    let (outcome, unread) = unit
+    let (outcome, followed) = unit
         .with_code(arch, span, |code| {
             let outcome = arch.diff().match_running(code, &run, snapshot)?;
             check::run_match(arch, code, &outcome)?;
-            let RunMatch::Matched { learned, .. } = &outcome else { return Ok((outcome, 0)) };
+            let RunMatch::Matched { learned, .. } = &outcome else {
+                return Ok((outcome, Followed::default()));
+            };
             match references.follow(span, code, &run, learned)? {
-                Outcome::Right { unread } => Ok((outcome, unread)),
-                Outcome::Wrong(mismatch) => Ok((RunMatch::Refused(mismatch), 0)),
+                Outcome::Right(followed) => Ok((outcome, followed)),
+                Outcome::Wrong(mismatch) => Ok((RunMatch::Refused(mismatch), Followed::default())),
             }
         })
         .map_err(Refusal::Unit)?
@@ -142,7 +144,7 @@ pub(super) fn at(
                 partial,
                 rules,
                 live,
-                unread,
+                followed,
             });
         }
         RunMatch::Refused(mismatch) => {

@@ -16,10 +16,20 @@ const PIECE: usize = 256;
 
 /// What the references of a function come to.
 pub(super) enum Outcome {
-    /// Each leads to what it should; so many to memory that the snapshot does not hold.
-    Right { unread: usize },
+    /// Each leads to what it should.
+    Right(Followed),
     /// This one does not.
     Wrong(Mismatch),
+}
+
+/// Where the references of a function lead.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Followed {
+    /// Strings and constants, each with its place: the linker merges each with its like, and puts it
+    /// into one.
+    pub(super) merged: Vec<(SpanId, u64)>,
+    /// So many lead to memory that the snapshot does not hold.
+    pub(super) unread: usize,
 }
 
 /// The functions of a unit in the text of a target.
@@ -41,7 +51,7 @@ impl References<'_> {
     ) -> Result<Outcome, ArchError> {
         let offsets = self.arch.reloc().target_offsets(code)?;
         check::target_offsets(self.arch, code, &offsets)?;
-        let mut unread = 0;
+        let mut followed = Followed::default();
         let mut values = learned.iter().peekable();
         for ((reloc, distance), whole) in
             code.relocs.iter().zip(offsets).zip(self.unit.relocs_of(id))
@@ -57,10 +67,14 @@ impl References<'_> {
                 continue;
             };
             let place = value.value.wrapping_add_signed(distance);
-            let why = match self.leads(to, offset, place) {
+            let leads = self.leads(to, offset, place);
+            if self.is_merged(to) {
+                followed.merged.push((to, place.wrapping_add_signed(offset.wrapping_neg())));
+            }
+            let why = match leads {
                 Leads::There => continue,
                 Leads::Nowhere => {
-                    unread += 1;
+                    followed.unread += 1;
                     continue;
                 }
                 Leads::Elsewhere(why) => why,
@@ -77,7 +91,12 @@ impl References<'_> {
                 short_branch: false,
             }));
         }
-        Ok(Outcome::Right { unread })
+        Ok(Outcome::Right(followed))
+    }
+
+    fn is_merged(&self, id: SpanId) -> bool {
+        let span = self.unit.spans.get(id);
+        span.is_some_and(|span| matches!(span.kind, SpanKind::String | SpanKind::Constant))
     }
 
     /// Whether a reference to a place of a span leads there if it leads to that address.
@@ -125,19 +144,23 @@ impl References<'_> {
         }
     }
 
-    /// Whether these bytes stand at an address.
+    /// Whether these bytes stand at an address, which is one for constants.
     fn holds(&self, bytes: &[u8], address: u64) -> Leads {
+        if self.target == VMLINUX && !self.snapshot.is_constant(address) {
+            return Leads::Elsewhere(format!(
+                "it leads to {address:#x}, where the image has no constants"
+            ));
+        }
         let mut buffer = [0; PIECE];
         let mut at = address;
         for piece in bytes.chunks(PIECE) {
             let found = buffer.get_mut(..piece.len()).unwrap_or_default();
             if !self.snapshot.read(at, found) {
                 // A dump may hold nothing but text; an image file holds all that the build has made.
-                let dumped = self.snapshot.is_started();
-                return match self.target != VMLINUX || self.snapshot.is_constant(at) {
-                    true if dumped => Leads::Nowhere,
-                    _ => Leads::Elsewhere(format!(
-                        "it leads to {address:#x}, where the image has no constants"
+                return match self.snapshot.is_started() {
+                    true => Leads::Nowhere,
+                    false => Leads::Elsewhere(format!(
+                        "it leads to {address:#x}, where the image has nothing"
                     )),
                 };
             }

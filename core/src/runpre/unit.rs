@@ -2,6 +2,8 @@
 //! Matching one unit: every function is located, names with several places are decided by what
 //! the code says.
 
+use std::collections::HashMap;
+
 use rayon::prelude::*;
 
 use super::learn::{Fact, Globals, Hint, LIST, Sections, Taught, fact, hint};
@@ -92,7 +94,9 @@ pub(super) fn match_unit(
             })
             .collect(),
     };
-    let mut matching = Matching { arch, unit, target, snapshot, needed, globals, refuse, matched };
+    let merged = HashMap::new();
+    let mut matching =
+        Matching { arch, unit, target, snapshot, needed, globals, refuse, matched, merged };
     let mut open = Vec::new();
     for candidate in found {
         if candidate.places.is_empty() {
@@ -128,6 +132,8 @@ struct Matching<'a, 'r> {
     globals: &'a mut Globals,
     refuse: &'a mut Refuse<'r>,
     matched: UnitMatch,
+    /// Where strings and constants are.
+    merged: HashMap<SpanId, Taught>,
 }
 
 impl Matching<'_, '_> {
@@ -310,10 +316,28 @@ impl Matching<'_, '_> {
             fact.listed(&function.name, self.globals, self.snapshot)?;
             fact.teach(&function.name, &mut self.matched.sections, self.globals);
         }
+        // What an update has brought has copies of its own.
+        for (to, start) in place.followed.merged.iter().filter(|_| place.update.is_none()) {
+            match self.merged.get(to) {
+                Some(known) if known.value != *start => {
+                    let text = self.unit.spans.get(*to).map(|to| self.unit.bytes_of(to));
+                    return Err(Refusal::Disagree {
+                        symbol: format!("\"{}\"", text.unwrap_or_default().escape_ascii()),
+                        first: (known.by.clone(), known.value),
+                        second: (function.name.clone(), *start),
+                    });
+                }
+                Some(_) => {}
+                None => {
+                    let taught = Taught { value: *start, by: function.name.clone() };
+                    self.merged.insert(*to, taught);
+                }
+            }
+        }
         let matched = &mut self.matched;
         matched.hints.extend(hints(self.unit, id, &place).into_iter().map(|hint| (id, hint)));
         matched.learned += place.learned.len();
-        matched.unread += place.unread;
+        matched.unread += place.followed.unread;
         for rule in &place.rules {
             RuleTotal::new(rule).add_to(&mut matched.rules);
         }
