@@ -161,9 +161,19 @@ static ssize_t splice_list_read(struct file *file, struct kobject *kobj,
 		.print = _name##_print,					\
 	}
 
-/* One more line behind @at bytes of a list. */
-#define splice_line(buf, size, at, ...)					\
-	snprintf((buf) + min(size, at), (size) - min(size, at), __VA_ARGS__)
+/* One more line behind @at bytes of a list; how many it takes. */
+static __printf(4, 5) size_t splice_line(char *buf, size_t size, size_t at,
+					 const char *fmt, ...)
+{
+	va_list args;
+	size_t len;
+
+	at = min(at, size);
+	va_start(args, fmt);
+	len = vsnprintf(buf + at, size - at, fmt, args);
+	va_end(args);
+	return len;
+}
 
 /* Where each site is and leads to, and the bytes of before. */
 static size_t sites_print(const struct splice_update *update, char *buf,

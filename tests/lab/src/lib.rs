@@ -8,6 +8,7 @@
 pub mod build;
 pub mod checkpatch;
 pub mod corpus;
+pub mod cost;
 pub mod demo;
 pub mod fixes;
 pub mod guest;

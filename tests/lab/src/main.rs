@@ -15,7 +15,7 @@ use splice_lab::protocol::Request;
 use splice_lab::session::Lab;
 use splice_lab::vm::{Machine, Options};
 use splice_lab::{
-    checkpatch, corpus, demo, fixes, kill, line, pause, snapshot, soak, states, suite,
+    checkpatch, corpus, cost, demo, fixes, kill, line, pause, snapshot, soak, states, suite,
 };
 
 #[derive(Parser)]
@@ -49,6 +49,13 @@ enum What {
         /// With tracers, probes, processors, modules and more coming and going.
         #[arg(long)]
         unrest: bool,
+    },
+    /// What a call of a patched function takes, against an unpatched and a livepatched one, and the memory
+    /// of an update.
+    Cost {
+        /// Kernel release, one with livepatch.
+        #[arg(long)]
+        release: Option<String>,
     },
     /// `apply` and `undo` killed at random moments.
     Kill {
@@ -138,6 +145,7 @@ fn run(what: What) -> Result<bool> {
     match what {
         What::Demo => demo::run().map(|()| true),
         What::Corpus { limit, patches } => corpus::run(limit, patches.as_deref()),
+        What::Cost { release } => cost::run(release.as_deref()).map(|()| true),
         What::Kill { times } => kill::run(times).map(|()| true),
         What::Soak { cycles, cpus, unrest } => soak::run(cycles, cpus, unrest).map(|()| true),
         What::Pause => pause::run().map(|()| true),

@@ -2,7 +2,7 @@
 //! The pause of a switch, against that of a stop of all processors in which nothing is done, by number
 //! of processors and of threads. Both are measured in the kernel, in the same boot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use anyhow::{Context, Result, ensure};
@@ -26,7 +26,9 @@ pub fn run() -> Result<()> {
     let lab = Lab::open(&fix.base, &fix.target)?;
     let prepared = lab.prepare()?;
     let tree = prepared.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
-    let module = build(&lab, Path::new(tree))?;
+    let place = build(&lab, Path::new(tree), "pause")?;
+    let module =
+        std::fs::read(place.join(format!("{MODULE}.ko"))).context("make left no module")?;
     let (file, created) = lab.create(FIX, &fix.patch(&lab.cache)?)?;
     created.success()?;
     println!("medians of {TIMES}, software emulation; the update has one site");
@@ -84,18 +86,18 @@ fn row(guest: &mut Guest, cpus: u32, threads: u32) -> Result<()> {
     Ok(())
 }
 
-fn median(mut all: Vec<u64>) -> f64 {
+pub(crate) fn median(mut all: Vec<u64>) -> f64 {
     all.sort_unstable();
     all.get(all.len() / 2).copied().unwrap_or(0) as f64
 }
 
-/// Builds the module for the prepared kernel.
-fn build(lab: &Lab, tree: &Path) -> Result<Vec<u8>> {
-    let place = lab.work.path().join("pause");
+/// Builds the modules of one of the lab's directories for the prepared kernel; returns where they are.
+pub(crate) fn build(lab: &Lab, tree: &Path, name: &str) -> Result<PathBuf> {
+    let place = lab.work.path().join(name);
     std::fs::create_dir_all(&place)?;
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("pause");
-    for name in ["Kbuild", "lab_pause.c"] {
-        std::fs::copy(own.join(name), place.join(name))?;
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), place.join(entry.file_name()))?;
     }
     let headers = tree
         .with_file_name("headers")
@@ -113,5 +115,5 @@ fn build(lab: &Lab, tree: &Path) -> Result<Vec<u8>> {
         "the module does not compile: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    std::fs::read(place.join(format!("{MODULE}.ko"))).context("make left no module")
+    Ok(place)
 }
