@@ -269,10 +269,11 @@ impl Unit {
     /// The entries that are about a replacement, but for those that have one themselves.
     fn plain_entries(&self, replacement: SpanId) -> Vec<RawEntry<'_>> {
         let plain = |id: &SpanId| {
-            let relocs = self.relocs_of(*id).iter();
-            !relocs.clone().any(|reloc| match self.resolve(reloc.symbol, reloc.addend) {
-                Target::Span { id: to, .. } => to != replacement && self.is_payload(to),
-                _ => false,
+            !self.relocs_of(*id).iter().any(|reloc| {
+                match self.resolve(reloc.symbol, reloc.addend) {
+                    Target::Span { id: to, .. } => self.replaces(to, replacement).is_some(),
+                    _ => false,
+                }
             })
         };
         self.entries_of(replacement)
@@ -287,6 +288,22 @@ impl Unit {
             .get(span)
             .and_then(|span| self.special(span.section))
             .is_some_and(|row| row.role == Role::Payload)
+    }
+
+    /// Whether what an entry about `code` names is a replacement for it, and where.
+    fn replaces(&self, to: SpanId, code: SpanId) -> Option<Where> {
+        if to == code {
+            return None;
+        }
+        let (target, code) = (self.spans.get(to)?, self.spans.get(code)?);
+        // In the function's own section, behind it.
+        let behind = target.kind == SpanKind::Anonymous
+            && target.section == code.section
+            && self.is_code(target);
+        match behind {
+            true => Some(Where::Behind),
+            false => self.is_payload(to).then_some(Where::Apart),
+        }
     }
 
     fn raw_entry(&self, code: SpanId, offset: u64, id: SpanId) -> Option<RawEntry<'_>> {
@@ -310,21 +327,16 @@ impl Unit {
             let Target::Span { id: to, offset } = self.resolve(reloc.symbol, reloc.addend) else {
                 continue;
             };
-            let target = self.spans.get(to)?;
-            let payload = self.is_payload(to) && to != code;
-            // A replacement may lie behind the function, in its own section.
-            let function = self.spans.get(code)?;
-            let behind = target.kind == SpanKind::Anonymous
-                && target.section == function.section
-                && self.is_code(target);
-            if payload || behind {
+            if let Some(place) = self.replaces(to, code) {
+                let target = self.spans.get(to)?;
                 entry.replacement = Some(RawCode {
                     name: target.name.as_str(),
                     bytes: self.bytes_of(target),
                     relocs: self.code_relocs(to),
                     entries: self.plain_entries(to),
                 });
-                if behind {
+                if place == Where::Behind {
+                    let function = self.spans.get(code)?;
                     entry.target = target.offset.checked_sub(function.offset);
                 }
             } else if to == code {
@@ -333,6 +345,13 @@ impl Unit {
         }
         Some(entry)
     }
+}
+
+/// Where a replacement is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    Behind,
+    Apart,
 }
 
 /// An entry before its parts are put together.
