@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What a call of gcd() takes. Reading the parameter "ps" makes many calls of
  * it, and gives picoseconds for each.

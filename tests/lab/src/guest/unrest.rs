@@ -10,13 +10,16 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::system::{delete_module, init_module};
 
 const TRACING: &str = "/sys/kernel/tracing";
 /// At most so many failures are described.
 const EXAMPLES: usize = 8;
+
+/// The longest that a round may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 type Round = fn(u64, &[&str]) -> io::Result<()>;
 
@@ -40,10 +43,15 @@ pub fn run(words: &[&str]) -> ExitCode {
     let wrong = AtomicU64::new(0);
     let examples: Mutex<Vec<String>> = Mutex::default();
     let done: Mutex<BTreeMap<&str, u64>> = Mutex::default();
+    let running: Mutex<BTreeMap<&str, i32>> = Mutex::default();
     std::thread::scope(|scope| {
         for (name, wait, round) in ALL {
             let (over, wrong, examples, done) = (&over, &wrong, &examples, &done);
+            let running = &running;
             scope.spawn(move || {
+                // SAFETY: it takes nothing and cannot fail.
+                let thread = unsafe { libc::gettid() };
+                running.lock().unwrap_or_else(PoisonError::into_inner).insert(name, thread);
                 for number in 0.. {
                     if over.load(Ordering::Relaxed) {
                         break;
@@ -62,10 +70,23 @@ pub fn run(words: &[&str]) -> ExitCode {
                         .or_default() += 1;
                     std::thread::sleep(Duration::from_millis(*wait));
                 }
+                running.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
             });
         }
         let _ = io::stdin().read_to_end(&mut Vec::new());
         over.store(true, Ordering::Relaxed);
+        let started = Instant::now();
+        while !running.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            if started.elapsed() > PATIENCE {
+                for (name, thread) in running.lock().unwrap_or_else(PoisonError::into_inner).iter()
+                {
+                    let stack = std::fs::read_to_string(format!("/proc/self/task/{thread}/stack"));
+                    println!("{name} does not end: {}", stack.unwrap_or_default());
+                }
+                std::process::exit(1);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     });
     let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     let rounds: Vec<String> = done.iter().map(|(name, times)| format!("{name} {times}")).collect();
@@ -125,10 +146,11 @@ fn probes(_: u64, _: &[&str]) -> io::Result<()> {
 /// Samples of this process with its call chains, by a clock that interrupts it.
 fn samples(_: u64, _: &[&str]) -> io::Result<()> {
     // struct perf_event_attr, version 0 (include/uapi/linux/perf_event.h): a software clock of the
-    // processor, a sample every 200 µs, of where it was and who had called.
+    // processor, a sample every 10 ms (more often, and an emulated processor does nothing else), of where it
+    // was and who had called.
     const SIZE: usize = 64;
     let mut attributes = [0_u32; SIZE / 4];
-    let (kind, clock, period, where_and_callers) = (1, 0, 200_000, (1 << 0) | (1 << 5));
+    let (kind, clock, period, where_and_callers) = (1, 0, 10_000_000, (1 << 0) | (1 << 5));
     attributes[..8].copy_from_slice(&[
         kind,
         SIZE as u32,
@@ -152,7 +174,7 @@ fn samples(_: u64, _: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-/// A child that another process stops, steps and lets go.
+/// A child that another process stops and lets go.
 fn debuggers(_: u64, _: &[&str]) -> io::Result<()> {
     let mut child = sleeper()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
@@ -166,12 +188,13 @@ fn debuggers(_: u64, _: &[&str]) -> io::Result<()> {
         let ended = unsafe { libc::waitpid(pid, std::ptr::null_mut(), libc::__WALL) };
         if ended == pid { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    let traced = ask(libc::PTRACE_ATTACH).and_then(|()| wait()).and_then(|()| {
-        for _ in 0..4 {
-            ask(libc::PTRACE_SINGLESTEP).and_then(|()| wait())?;
-        }
-        ask(libc::PTRACE_DETACH)
-    });
+    let mut traced = Ok(());
+    for _ in 0..4 {
+        traced = traced
+            .and_then(|()| ask(libc::PTRACE_ATTACH))
+            .and_then(|()| wait())
+            .and_then(|()| ask(libc::PTRACE_DETACH));
+    }
     child.kill()?;
     child.wait()?;
     traced
