@@ -254,13 +254,14 @@ fn through(command: &str, input: &[u8]) -> Vec<u8> {
 }
 
 /// The commands of scripts/Makefile.lib (`cmd_gzip` and its like).
-const PACKERS: [&str; 6] = [
+const PACKERS: [&str; 7] = [
     "gzip -n -f -9 -c",
     "bzip2 -9 -c",
     "lzma -9 -c",
     "xz --check=crc32 --x86 --lzma2=dict=32MiB -c",
     "lz4 -l -9 -c",
     "zstd -22 --ultra -q -c",
+    "lzop -9 -c",
 ];
 
 /// The payload that a kernel's build makes of a kernel.
@@ -353,7 +354,7 @@ fn what_is_no_kernel_is_refused_with_the_reason() {
     says(through(PACKERS[0], b"no kernel"), "neither a boot image");
     says(boot_image(&payload(PACKERS[5], b"no kernel")), "neither a boot image");
     says(boot_image(b"plain"), "compression is not known");
-    says(boot_image(b"\x89LZO\0\r\n\x1a\n and so on"), "LZO is not read");
+    says(boot_image(b"\x89LZO\0\r\n\x1a\n and so on"), "cut short");
     let mut other = good();
     other[18] = 183;
     says(other, "ELF machine 183");

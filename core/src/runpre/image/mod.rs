@@ -6,6 +6,7 @@
 //! carries for itself; its release is that of its banner. Nothing in it is trusted.
 
 mod embedded;
+mod lzop;
 mod unpack;
 
 use std::collections::BTreeSet;

@@ -6,6 +6,8 @@
 
 use std::io::{self, Read};
 
+use super::lzop;
+
 /// More is no kernel.
 const MOST: usize = 1 << 30;
 /// Memory that a decoder may take, in KiB: twice the largest window that the kernel's build uses.
@@ -72,11 +74,7 @@ impl Packing {
             Packing::Xz => all(&mut lzma_rust2::XzReader::new_mem_limit(packed, false, WINDOW)),
             Packing::Zstd => all(&mut zstd::Decoder::new(packed).map_err(|e| e.to_string())?),
             Packing::Lz4 => lz4(packed, most),
-            Packing::Lzo => {
-                Err("LZO is not read; unpack it with the kernel's scripts/extract-vmlinux \
-                                 and give the vmlinux that comes out"
-                    .into())
-            }
+            Packing::Lzo => lzop::unpack(packed, most),
         }
     }
 }
