@@ -262,7 +262,7 @@ pub(crate) struct VerifyArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KernelArgs {
     /// Not the running kernel but an image file that need not be booted: vmlinuz (bzImage) or vmlinux,
-    /// packed in any way that a kernel's build offers except LZO. Symbols and release are those in the
+    /// packed in any way that a kernel's build offers. Symbols and release are those in the
     /// image.
     #[arg(long, value_name = "IMAGE", group = "kept")]
     pub(crate) kernel: Option<PathBuf>,
