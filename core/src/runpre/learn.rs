@@ -19,6 +19,20 @@ pub(super) const LIST: &str = "the kernel's symbol list";
 pub(super) struct Taught {
     pub(super) value: u64,
     pub(super) by: String,
+    /// Where in its code, if that says it.
+    pub(super) at: Option<u64>,
+}
+
+impl Taught {
+    /// Who gave it, for a report.
+    pub(super) fn who(&self) -> String {
+        who(&self.by, self.at)
+    }
+}
+
+/// A function, and the place in its code.
+pub(super) fn who(by: &str, at: Option<u64>) -> String {
+    at.map_or_else(|| by.to_owned(), |at| format!("{by}+{at:#x}"))
 }
 
 /// Values of global symbols, by name; they hold for one target.
@@ -56,6 +70,8 @@ pub(super) struct Fact<'u> {
     global: Option<(&'u str, u64)>,
     /// A section's address.
     section: Option<(usize, u64)>,
+    /// Where in a function's code it was read.
+    pub(super) at: Option<u64>,
 }
 
 /// Turns a symbol's value into what it says.
@@ -63,7 +79,7 @@ pub(super) struct Fact<'u> {
 /// Sections that the linker merges are placed piece by piece, so they have no address; a weak
 /// definition may have lost to another unit's, so it says nothing about its own section.
 pub(super) fn fact(unit: &Unit, key: u32, value: u64) -> Fact<'_> {
-    let mut fact = Fact { global: None, section: None };
+    let mut fact = Fact { global: None, section: None, at: None };
     let Some(symbol) = unit.symbols.get(key as usize) else { return fact };
     let outside = matches!(symbol.binding, b if b == STB_GLOBAL.0 || b == STB_WEAK.0);
     if outside && !symbol.name.is_empty() && symbol.place != SymbolPlace::Absolute {
@@ -79,6 +95,11 @@ pub(super) fn fact(unit: &Unit, key: u32, value: u64) -> Fact<'_> {
 }
 
 impl Fact<'_> {
+    /// The same, read at that offset of a function.
+    pub(super) fn read_at(self, offset: u64) -> Self {
+        Self { at: Some(offset), ..self }
+    }
+
     /// Whether it contradicts what is known: the name, and both values.
     pub(super) fn contradicts(
         &self,
@@ -125,7 +146,7 @@ impl Fact<'_> {
         match listed.first() {
             Some(first) if !listed.contains(&value) => Err(Refusal::Disagree {
                 symbol: name.to_owned(),
-                first: (by.to_owned(), value),
+                first: (who(by, self.at), value),
                 second: (LIST.to_owned(), *first),
             }),
             _ => Ok(()),
@@ -137,12 +158,12 @@ impl Fact<'_> {
         if let Some((name, value)) = self.global
             && !globals.known.contains_key(name)
         {
-            globals.known.insert(name.to_owned(), Taught { value, by: by.to_owned() });
+            globals.known.insert(name.to_owned(), Taught { value, by: by.to_owned(), at: self.at });
         }
         if let Some((index, value)) = self.section
             && let Some(slot @ None) = sections.0.get_mut(index)
         {
-            *slot = Some(Taught { value, by: by.to_owned() });
+            *slot = Some(Taught { value, by: by.to_owned(), at: self.at });
         }
     }
 }
@@ -204,7 +225,7 @@ impl Hint {
         let mine = (known.value.wrapping_add(bias) & !bits | value).wrapping_sub(bias);
         Refusal::Disagree {
             symbol,
-            first: (known.by, known.value),
+            first: (known.who(), known.value),
             second: (self.by.clone(), mine),
         }
     }

@@ -181,7 +181,7 @@ impl<'a> Object<'a> {
             {
                 return Err(Refusal::Disagree {
                     symbol,
-                    first: (known.by, known.value),
+                    first: (known.who(), known.value),
                     second: (self.span.name.clone(), value),
                 });
             }

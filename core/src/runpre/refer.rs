@@ -25,9 +25,9 @@ pub(super) enum Outcome {
 /// Where the references of a function lead.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Followed {
-    /// Strings and constants, each with its place: the linker merges each with its like, and puts it
-    /// into one.
-    pub(super) merged: Vec<(SpanId, u64)>,
+    /// Strings and constants, each with its place, and the offset of the reference: the linker merges each
+    /// with its like, and puts it into one.
+    pub(super) merged: Vec<(SpanId, u64, u64)>,
     /// So many lead to memory that the snapshot does not hold.
     pub(super) unread: usize,
 }
@@ -69,7 +69,8 @@ impl References<'_> {
             let place = value.value.wrapping_add_signed(distance);
             let leads = self.leads(to, offset, place);
             if self.is_merged(to) {
-                followed.merged.push((to, place.wrapping_add_signed(offset.wrapping_neg())));
+                let start = place.wrapping_add_signed(offset.wrapping_neg());
+                followed.merged.push((to, start, reloc.offset));
             }
             let why = match leads {
                 Leads::There => continue,

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::learn::{Fact, Globals, Hint, LIST, Sections, Taught, fact, hint};
+use super::learn::{Fact, Globals, Hint, LIST, Sections, Taught, fact, hint, who};
 use super::locate::{self, Candidates, Place, candidates, is_kept};
 use super::stacked::Stack;
 use super::{FunctionReport, MismatchReport, Refusal, RuleTotal, Snapshot, Unproven};
@@ -309,27 +309,28 @@ impl Matching<'_, '_> {
             {
                 return Err(Refusal::Disagree {
                     symbol,
-                    first: (known.by, known.value),
-                    second: (function.name.clone(), value),
+                    first: (known.who(), known.value),
+                    second: (who(&function.name, fact.at), value),
                 });
             }
             fact.listed(&function.name, self.globals, self.snapshot)?;
             fact.teach(&function.name, &mut self.matched.sections, self.globals);
         }
         // What an update has brought has copies of its own.
-        for (to, start) in place.followed.merged.iter().filter(|_| place.update.is_none()) {
+        for (to, start, at) in place.followed.merged.iter().filter(|_| place.update.is_none()) {
             match self.merged.get(to) {
                 Some(known) if known.value != *start => {
                     let text = self.unit.spans.get(*to).map(|to| self.unit.bytes_of(to));
                     return Err(Refusal::Disagree {
                         symbol: format!("\"{}\"", text.unwrap_or_default().escape_ascii()),
-                        first: (known.by.clone(), known.value),
-                        second: (function.name.clone(), *start),
+                        first: (known.who(), known.value),
+                        second: (who(&function.name, Some(*at)), *start),
                     });
                 }
                 Some(_) => {}
                 None => {
-                    let taught = Taught { value: *start, by: function.name.clone() };
+                    let by = function.name.clone();
+                    let taught = Taught { value: *start, by, at: Some(*at) };
                     self.merged.insert(*to, taught);
                 }
             }
@@ -363,7 +364,7 @@ impl Matching<'_, '_> {
             let refusal = if let Some((symbol, known)) = contradicted {
                 hint.refusal(symbol, known)
             } else if let Some((symbol, value)) = hint.not_listed(self.snapshot) {
-                hint.refusal(symbol, Taught { value, by: LIST.to_owned() })
+                hint.refusal(symbol, Taught { value, by: LIST.to_owned(), at: None })
             } else {
                 continue;
             };
@@ -393,7 +394,9 @@ fn facts<'u>(
         let start = entry.wrapping_add(value.wrapping_sub(s.offset));
         Some(fact(unit, symbol, start))
     });
-    own.into_iter().chain(place.learned.iter().map(|l| fact(unit, l.key, stack.known_as(l.value))))
+    own.into_iter().chain(
+        place.learned.iter().map(|l| fact(unit, l.key, stack.known_as(l.value)).read_at(l.offset)),
+    )
 }
 
 /// The parts of symbol values that a place gives.

@@ -244,8 +244,8 @@ fn disagreeing(
             Some(first) if first.value != taught.value => {
                 let refusal = Refusal::Disagree {
                     symbol,
-                    first: (first.by.clone(), first.value),
-                    second: (taught.by.clone(), taught.value),
+                    first: (first.who(), first.value),
+                    second: (taught.who(), taught.value),
                 };
                 wrong.push(Foreign {
                     function: taught.by,

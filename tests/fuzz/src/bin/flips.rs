@@ -220,16 +220,26 @@ fn length(arch: &dyn Arch, bytes: &[u8]) -> Option<usize> {
         .find(|n| bytes.get(..*n).is_some_and(|b| arch.diff().disassemble(b, 0, 1) == whole))
 }
 
+/// The hexadecimal number that a text begins with.
+fn first_number(text: &str) -> Option<u64> {
+    let digits = text.split(|c: char| !c.is_ascii_hexdigit()).next()?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
 fn judge(survey: &Survey, function: &Proven, place: u64, size: u64) -> Seen {
+    // Two functions that disagree are both named with their places, whichever was changed.
+    let prefix = format!("{}+0x", function.function);
+    let disagrees = survey.foreign().iter().flat_map(|f| f.why.split(prefix.as_str()).skip(1));
+    let offset = place - function.address;
+    if disagrees.filter_map(first_number).any(|at| at < offset + size && offset < at + 64) {
+        return Seen::Named;
+    }
     let refused = survey.foreign().iter().find(|f| f.function == function.function);
     if let Some(foreign) = refused {
         let named = foreign
             .why
             .split("address 0x")
-            .filter_map(|rest| {
-                let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next()?;
-                u64::from_str_radix(digits, 16).ok()
-            })
+            .filter_map(first_number)
             // An instruction is at most 15 bytes long, an alternative's place may be longer.
             .any(|at| at < place + size && place < at + 64);
         return if named { Seen::Named } else { Seen::Disagrees };
@@ -241,7 +251,6 @@ fn judge(survey: &Survey, function: &Proven, place: u64, size: u64) -> Seen {
     if survey.functions().iter().find(same).is_none() {
         return Seen::NotProven;
     }
-    let offset = place - function.address;
     let covered = |(start, len): &(u64, u64)| *start < offset + size && offset < start + len;
     if function.live.iter().any(covered) { Seen::Covered } else { Seen::Missed }
 }
