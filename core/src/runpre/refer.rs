@@ -67,7 +67,7 @@ impl References<'_> {
                 continue;
             };
             let place = value.value.wrapping_add_signed(distance);
-            let leads = self.leads(to, offset, place);
+            let leads = self.leads(to, offset, place, run.address);
             if self.is_merged(to) {
                 let start = place.wrapping_add_signed(offset.wrapping_neg());
                 followed.merged.push((to, start, reloc.offset));
@@ -100,8 +100,9 @@ impl References<'_> {
         span.is_some_and(|span| matches!(span.kind, SpanKind::String | SpanKind::Constant))
     }
 
-    /// Whether a reference to a place of a span leads there if it leads to that address.
-    fn leads(&self, to: SpanId, offset: i64, address: u64) -> Leads {
+    /// Whether a reference to a place of a span leads there if it leads to that address; it is in the
+    /// function at `from`.
+    fn leads(&self, to: SpanId, offset: i64, address: u64, from: u64) -> Leads {
         let Some(span) = self.unit.spans.get(to) else { return Leads::There };
         let section = self.unit.sections.get(span.section).map_or("", |s| s.name.as_str());
         // What belongs to start-up is gone.
@@ -116,7 +117,7 @@ impl References<'_> {
                 else {
                     return Leads::There;
                 };
-                self.holds(piece, address)
+                self.holds(piece, address, from)
             }
             // A weak definition may have lost to another unit's.
             SpanKind::Function | SpanKind::Data
@@ -146,8 +147,10 @@ impl References<'_> {
     }
 
     /// Whether these bytes stand at an address, which is one for constants.
-    fn holds(&self, bytes: &[u8], address: u64) -> Leads {
-        if self.target == VMLINUX && !self.snapshot.is_constant(address) {
+    fn holds(&self, bytes: &[u8], address: u64, from: u64) -> Leads {
+        // What an update has brought has its constants where the update's module is.
+        let is_images = || self.target == VMLINUX && self.snapshot.update_at(from).is_none();
+        if !self.snapshot.is_constant(address) && is_images() {
             return Leads::Elsewhere(format!(
                 "it leads to {address:#x}, where the image has no constants"
             ));
