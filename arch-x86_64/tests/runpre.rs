@@ -66,12 +66,12 @@ fn read(name: &str, path: &Path) -> Unit {
 }
 
 fn link() -> Linked {
-    link_at(BASE)
+    link_at(BASE, ONE, TWO)
 }
 
-fn link_at(base: u64) -> Linked {
+fn link_at(base: u64, one: &str, two: &str) -> Linked {
     let dir = tempfile::tempdir().unwrap();
-    let (one, two) = (compile(dir.path(), "one", ONE), compile(dir.path(), "two", TWO));
+    let (one, two) = (compile(dir.path(), "one", one), compile(dir.path(), "two", two));
     let image = dir.path().join("image");
     run(Command::new("ld")
         .args(["-static", "-nostdlib", "-e", "first", "-z", "norelro", "-o"])
@@ -183,7 +183,7 @@ fn learns_what_the_linker_chose() {
 #[test]
 fn a_global_name_may_mean_another_thing_in_each_module() {
     const APART: u64 = 0x20_0000;
-    let (one, two) = (link_at(BASE), link_at(BASE + APART));
+    let (one, two) = (link_at(BASE, ONE, TWO), link_at(BASE + APART, ONE, TWO));
     let listed = |linked: &Linked, module: &str| -> String {
         linked.symbols.lines().map(|line| format!("{line}\t[{module}]\n")).collect()
     };
@@ -326,6 +326,34 @@ fn a_refusal_is_readable() {
     let refusal = linked.check(&manifest, text).unwrap_err().to_string();
     for part in ["second (one.o)", "offset 0x0", "expected:", "found:", "jmp"] {
         assert!(refusal.contains(part), "{part} is not in {refusal}");
+    }
+}
+
+#[test]
+fn of_namesakes_the_one_that_was_changed_is_refused_and_the_others_are_told() {
+    let sum = |third: u32| {
+        format!(
+            "static __attribute__((noinline)) int sum(int *p) \
+             {{ return p[0] * 3 + p[1] * 5 + p[2] * {third} + p[3]; }}"
+        )
+    };
+    let one = format!("{} int first(int *p) {{ return sum(p) + 1; }}", sum(7));
+    let two = format!("{} int other(int *p) {{ return sum(p) + 2; }}", sum(0x1234));
+    let linked = link_at(BASE, &one, &two);
+    let (mine, theirs) = (linked.addresses["sum"][0], linked.addresses["sum"][1]);
+    let (mine, theirs) = (mine.min(theirs), mine.max(theirs));
+    // The namesake has the longer part in common from its start on.
+    let mut text = linked.text.clone();
+    text[(mine - BASE) as usize] ^= 0x10;
+    let manifest = linked.manifest(&["sum"], vec![]);
+    match linked.check(&manifest, text) {
+        Err(Refusal::Mismatch(report)) => {
+            assert_eq!((report.address, report.offset), (mine, 0), "{report}");
+            let [(address, offset)] = report.namesakes.as_slice() else { panic!("{report}") };
+            assert_eq!(*address, theirs);
+            assert!(*offset > 0 && report.to_string().contains(&format!("{:#x}", theirs + offset)));
+        }
+        other => panic!("{other:?}"),
     }
 }
 

@@ -58,6 +58,7 @@ mod tests {
             why: String::new(),
             probed: false,
             trampoline: None,
+            namesakes: Vec::new(),
         })))
     }
 

@@ -27,6 +27,18 @@ pub(super) struct Place {
     pub(super) followed: Followed,
 }
 
+/// A place of the function's name at which some byte is not explained.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    /// Run-time address.
+    pub(super) address: u64,
+    /// The first such byte.
+    pub(super) mismatch: Mismatch,
+    /// How many bytes are as in the unit: what was changed there is all but the same, what only has
+    /// the name is not.
+    alike: usize,
+}
+
 /// What was found for one function.
 #[derive(Debug, Clone)]
 pub(super) struct Candidates {
@@ -34,10 +46,23 @@ pub(super) struct Candidates {
     pub(super) span: SpanId,
     /// Places where it matches.
     pub(super) places: Vec<Place>,
-    /// The place that came nearest, where it matches nowhere.
-    pub(super) nearest: Option<(u64, Mismatch)>,
+    /// The places where it does not.
+    pub(super) refused: Vec<Refused>,
     /// The update that has replaced a function of this name with other code, if one has.
     pub(super) update: Option<String>,
+}
+
+impl Candidates {
+    pub(super) fn new(span: SpanId) -> Candidates {
+        Candidates { span, places: Vec::new(), refused: Vec::new(), update: None }
+    }
+
+    /// The places where it does not match, what is most like the unit's code first.
+    pub(super) fn nearest(&self) -> Vec<&Refused> {
+        let mut all: Vec<&Refused> = self.refused.iter().collect();
+        all.sort_by_key(|r| std::cmp::Reverse((r.alike, r.mismatch.offset)));
+        all
+    }
 }
 
 /// Whether the running kernel keeps that section's code: what belongs to start-up or to unloading
@@ -56,7 +81,7 @@ pub(super) fn candidates(
     (target, stacked): (&str, bool),
     snapshot: &Snapshot,
 ) -> Result<Candidates, Refusal> {
-    let mut found = Candidates { span, places: Vec::new(), nearest: None, update: None };
+    let mut found = Candidates::new(span);
     let Some(function) = unit.spans.get(span) else { return Ok(found) };
     let entries = |name: &str| -> Vec<u64> {
         snapshot
@@ -148,10 +173,9 @@ pub(super) fn at(
             });
         }
         RunMatch::Refused(mismatch) => {
-            let nearer = found.nearest.as_ref().is_none_or(|(_, m)| m.offset < mismatch.offset);
-            if nearer {
-                found.nearest = Some((address, mismatch));
-            }
+            let pairs = unit.bytes_of(function).iter().zip(&bytes);
+            let alike = pairs.filter(|(ours, run)| ours == run).count();
+            found.refused.push(Refused { address, mismatch, alike });
         }
     }
     Ok(())

@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use crate::arch::{Arch, ArchError, Mismatch};
+use super::locate::Refused;
+use crate::arch::{Arch, ArchError};
 use crate::unit::{SpanId, Unit, UnitError};
 
 /// A refusal. Each names the thing and the way out.
@@ -220,6 +221,9 @@ pub struct MismatchReport {
     pub probed: bool,
     /// Where a trampoline that stands at the function's entry leads, if one does.
     pub trampoline: Option<u64>,
+    /// Other functions of the name, none of which is the unit's either: the address of each, and the
+    /// offset in it of the first byte that is not explained, in bytes.
+    pub namesakes: Vec<(u64, u64)>,
 }
 
 impl MismatchReport {
@@ -227,9 +231,10 @@ impl MismatchReport {
         arch: &dyn Arch,
         unit: &Unit,
         span: SpanId,
-        address: u64,
-        mismatch: &Mismatch,
+        Refused { address, mismatch, .. }: &Refused,
+        others: &[&Refused],
     ) -> MismatchReport {
+        let address = *address;
         let place = address.wrapping_add(mismatch.offset);
         let diff = arch.diff();
         let span = unit.spans.get(span);
@@ -245,6 +250,7 @@ impl MismatchReport {
             why: mismatch.why.clone(),
             probed: mismatch.probed,
             trampoline: arch.trampoline().recognise(&mismatch.found, place),
+            namesakes: others.iter().map(|o| (o.address, o.mismatch.offset)).collect(),
         }
     }
 }
@@ -309,6 +315,9 @@ impl std::fmt::Display for DataMismatch {
     }
 }
 
+/// How many functions of a refused one's name its report tells of in words.
+const NAMESAKES: usize = 4;
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ")
 }
@@ -327,6 +336,13 @@ impl std::fmt::Display for MismatchReport {
         )?;
         writeln!(f, "  expected: {:<32} {}", self.expected, self.expected_code.join("; "))?;
         writeln!(f, "  found:    {:<32} {}", self.found, self.found_code.join("; "))?;
+        for (address, offset) in self.namesakes.iter().take(NAMESAKES) {
+            let place = address.wrapping_add(*offset);
+            writeln!(f, "  less alike: the one at {address:#x}, from its address {place:#x} on")?;
+        }
+        if let Some(more @ 1..) = self.namesakes.len().checked_sub(NAMESAKES) {
+            writeln!(f, "  less alike: {more} more of that name")?;
+        }
         if self.probed {
             write!(f, "  a probe seems to be set there: remove it and try again")
         } else if let Some(to) = self.trampoline {

@@ -170,20 +170,21 @@ impl Matching<'_, '_> {
             let (function, unit) = (span.name.clone(), self.unit.name.clone());
             return (self.refuse)(id, Refusal::Replaced { function, unit, update });
         }
-        let why = match &candidate.nearest {
+        let nearest = candidate.nearest();
+        let why = match nearest.as_slice() {
             _ if candidate.update.is_some() => "an update that is applied has replaced it",
-            None if is_needed => {
+            [] if is_needed => {
                 let (function, unit) = (span.name.clone(), self.unit.name.clone());
                 return (self.refuse)(id, Refusal::NotFound { function, unit });
             }
-            None => "the kernel's symbol list has no function of this name",
-            Some(_) if weak && !is_needed => WEAK,
-            Some((_, mismatch)) if mismatch.short_branch && !is_needed => {
+            [] => "the kernel's symbol list has no function of this name",
+            _ if weak && !is_needed => WEAK,
+            [refused, ..] if refused.mismatch.short_branch && !is_needed => {
                 "the kernel has it laid out otherwise: shorter branches to neighbours, or other \
                  alignment"
             }
-            Some((address, mismatch)) => {
-                let report = MismatchReport::new(self.arch, self.unit, id, *address, mismatch);
+            [refused, others @ ..] => {
+                let report = MismatchReport::new(self.arch, self.unit, id, refused, others);
                 return (self.refuse)(id, Refusal::Mismatch(Box::new(report)));
             }
         };
@@ -267,8 +268,7 @@ impl Matching<'_, '_> {
             if self.matched.functions.iter().any(|f| f.span == id && f.address == address) {
                 continue;
             }
-            let mut found =
-                Candidates { span: id, places: Vec::new(), nearest: None, update: None };
+            let mut found = Candidates::new(id);
             if self.snapshot.is_text(address) {
                 let here = (self.arch, self.unit, self.target, self.snapshot);
                 locate::at(here, &mut found, address)?;
