@@ -21,7 +21,7 @@ use crate::inspect;
 use crate::live;
 use crate::output::Output;
 use crate::progress::Phases;
-use crate::settle::settled;
+use crate::settle::{mismatch, settled};
 
 /// A kernel that an update fits.
 pub(crate) struct Checked {
@@ -190,8 +190,7 @@ pub(crate) fn check(
     // update replaces.
     let pool = rayon::ThreadPoolBuilder::new().build().map_err(Failure::from_error)?;
     let look = || pool.install(|| runpre::check(arch, &manifest, &pre, snapshot));
-    let found = if snapshot.is_live() { settled(look) } else { look() };
-    let report = found.map_err(refuse)?;
+    let report = settled(snapshot, look, mismatch).map_err(refuse)?;
     drop(pool);
     let values = plan::plan(arch, &manifest, &pre, &report, snapshot).map_err(refused)?;
     absent::needed(update, &manifest, &values, (&left_out, snapshot))?;

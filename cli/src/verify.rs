@@ -19,6 +19,7 @@ use crate::kernel;
 use crate::output::Output;
 use crate::prepare::jobs;
 use crate::progress::Step;
+use crate::settle::settled;
 use crate::units::{is_linked, objects};
 
 /// A text that few of the given units are of has so many places without a unit in its list.
@@ -62,22 +63,53 @@ pub(crate) fn run(
         let text = format!("module {} is not loaded; load it, or leave --target out", args.target);
         return Err(Failure::new(Exit::Mismatch, text));
     }
-    let step = Step::new("comparing units");
-    let done = AtomicUsize::new(0);
-    let one = |(path, name): &(PathBuf, PathBuf)| {
-        let outcome = survey(arch, path, name, &args.target, &snapshot);
-        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        step.at(&format!("comparing units: {done} of {}", paths.len()));
-        outcome.map_err(|error| format!("{}: {error:#}", name.display()))
-    };
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs(args.jobs))
         .build()
         .map_err(Failure::from_error)?;
-    let outcomes: Vec<Result<Option<Survey>, String>> =
-        pool.install(|| paths.par_iter().map(one).collect());
-    drop(step);
+    let look = || pool.install(|| compare(arch, &paths, &args.target, &snapshot));
+    let foreign = |found: &Compared| {
+        let all = found.verified.as_ref().map(|verified| verified.foreign.clone());
+        all.filter(|foreign| !foreign.is_empty())
+    };
+    let found = settled(&snapshot, look, foreign);
+    let Compared { units, failed, verified } = found;
+    let Some(verified) = verified else {
+        let first = failed.first().map_or("there is no object", String::as_str);
+        return Err(Failure::new(Exit::Failed, format!("nothing can be compared: {first}")));
+    };
+    let release = snapshot.release.as_deref();
+    let report = Report { version: VERSION, arch: arch.name(), release, units, failed, verified };
+    output.result(&report, || text(&report));
+    match report.verified.foreign.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::reported(Exit::Mismatch)),
+    }
+}
 
+/// What one look at a kernel's text came to.
+struct Compared {
+    units: usize,
+    failed: Vec<String>,
+    /// Nothing if no object could be compared.
+    verified: Option<Verified>,
+}
+
+fn compare(
+    arch: &'static dyn Arch,
+    paths: &[(PathBuf, PathBuf)],
+    target: &str,
+    snapshot: &Snapshot,
+) -> Compared {
+    let step = Step::new("comparing units");
+    let done = AtomicUsize::new(0);
+    let one = |(path, name): &(PathBuf, PathBuf)| {
+        let outcome = survey(arch, path, name, target, snapshot);
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        step.at(&format!("comparing units: {done} of {}", paths.len()));
+        outcome.map_err(|error| format!("{}: {error:#}", name.display()))
+    };
+    let outcomes: Vec<Result<Option<Survey>, String>> = paths.par_iter().map(one).collect();
     let mut surveys = Vec::new();
     let mut failed = Vec::new();
     for outcome in outcomes {
@@ -86,19 +118,9 @@ pub(crate) fn run(
             Err(why) => failed.push(why),
         }
     }
-    if surveys.is_empty() {
-        let first = failed.first().map_or("there is no object", String::as_str);
-        return Err(Failure::new(Exit::Failed, format!("nothing can be compared: {first}")));
-    }
     let units = surveys.len();
-    let verified = runpre::verify(arch, surveys, &args.target, &snapshot);
-    let release = snapshot.release.as_deref();
-    let report = Report { version: VERSION, arch: arch.name(), release, units, failed, verified };
-    output.result(&report, || text(&report));
-    match report.verified.foreign.is_empty() {
-        true => Ok(()),
-        false => Err(Failure::reported(Exit::Mismatch)),
-    }
+    let verified = (units > 0).then(|| runpre::verify(arch, surveys, target, snapshot));
+    Compared { units, failed, verified }
 }
 
 /// The prepared kernel's units.
