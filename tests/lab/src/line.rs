@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::corpus::Patch;
 use crate::packages::{kernel, newest_pair, series};
 use crate::session::{Contents, Guest, Lab};
 use crate::{corpus, fixes, states};
@@ -85,7 +86,7 @@ fn seen_from_user_space(lab: &Lab) -> Result<()> {
 }
 
 /// What the newer source changes, as one patch a file.
-fn changes(lab: &Lab, source: &Path, target: &str) -> Result<Vec<(String, String)>> {
+fn changes(lab: &Lab, source: &Path, target: &str) -> Result<Vec<Patch>> {
     let mut files = Vec::new();
     for directory in BUILT_IN {
         let entries = std::fs::read_dir(source.join(directory))
@@ -109,7 +110,7 @@ fn changes(lab: &Lab, source: &Path, target: &str) -> Result<Vec<(String, String
         }
         let patch = fixes::unified(&before, &std::fs::read_to_string(new.join(&file))?, &file)?;
         if !patch.is_empty() {
-            patches.push((file.trim_end_matches(".c").to_owned(), patch));
+            patches.push(Patch::new(file.trim_end_matches(".c"), patch));
         }
     }
     Ok(patches)

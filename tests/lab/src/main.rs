@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use splice_cli::kernel::Kernel;
 use splice_lab::build::Programs;
+use splice_lab::corpus::Choice;
 use splice_lab::initramfs::{Initramfs, ModuleDirectory};
 use splice_lab::packages::{Cache, kernel, kernels};
 use splice_lab::protocol::Request;
@@ -29,14 +30,18 @@ struct Arguments {
 enum What {
     /// A real fix onto a stock, running, busy kernel, off again and on again.
     Demo,
-    /// Real fixes through create, check, apply and undo in one machine; prints a table.
+    /// Real fixes through create, check, apply and undo; prints a table. What was found out is kept: a
+    /// run that was stopped goes on from there when it is started again.
     Corpus {
-        /// Only so many.
+        /// Only so many of the manifest's fixes; without this, all of them, and at the end all at once.
         #[arg(long)]
         limit: Option<usize>,
         /// The patches of this directory instead of the manifest's fixes.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "limit")]
         patches: Option<PathBuf>,
+        /// Write the result as a page to this file.
+        #[arg(long)]
+        page: Option<PathBuf>,
     },
     /// One update on and off many times, under load.
     Soak {
@@ -144,7 +149,14 @@ fn main() -> ExitCode {
 fn run(what: What) -> Result<bool> {
     match what {
         What::Demo => demo::run().map(|()| true),
-        What::Corpus { limit, patches } => corpus::run(limit, patches.as_deref()),
+        What::Corpus { limit, patches, page } => {
+            let choice = match (&patches, limit) {
+                (Some(directory), _) => Choice::Directory(directory),
+                (None, Some(limit)) => Choice::First(limit),
+                (None, None) => Choice::All,
+            };
+            corpus::run(&choice, page.as_deref())
+        }
         What::Cost { release } => cost::run(release.as_deref()).map(|()| true),
         What::Kill { times } => kill::run(times).map(|()| true),
         What::Soak { cycles, cpus, unrest } => soak::run(cycles, cpus, unrest).map(|()| true),
@@ -187,11 +199,11 @@ fn run(what: What) -> Result<bool> {
 
 fn patch(id: &str, to: Option<&Path>) -> Result<bool> {
     let cache = Cache::open()?;
-    let all = fixes::manifest()?;
-    fixes::prefetch(&cache, &all)?;
-    let mut found = false;
-    for fix in all.iter().filter(|fix| id == "all" || fix.id == id) {
-        found = true;
+    let mut wanted = fixes::manifest()?;
+    wanted.retain(|fix| id == "all" || fix.id == id);
+    anyhow::ensure!(!wanted.is_empty(), "no fix is called {id}");
+    fixes::prefetch(&cache, &wanted)?;
+    for fix in &wanted {
         let text = fix.patch(&cache)?;
         match to {
             Some(directory) => {
@@ -201,7 +213,6 @@ fn patch(id: &str, to: Option<&Path>) -> Result<bool> {
             None => print!("{text}"),
         }
     }
-    anyhow::ensure!(found, "no fix is called {id}");
     Ok(true)
 }
 

@@ -2,6 +2,7 @@
 //! The `splice` command as the suites use it: on the host to create updates, in a guest to apply
 //! them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -176,6 +177,9 @@ const PROBE_SWITCH: &str = "/sys/kernel/tracing/events/kprobes/lab/enable";
 pub struct Guest {
     /// The machine.
     pub machine: Machine,
+    /// The modules that it has at hand: paths of what is to be loaded for each, in this order, or why
+    /// there are none.
+    carried: BTreeMap<String, Result<Vec<String>, String>>,
 }
 
 /// What goes into a guest.
@@ -187,10 +191,14 @@ pub struct Contents<'a> {
     pub files: Vec<(&'a str, Vec<u8>)>,
     /// Modules to load before anything else.
     pub modules: Vec<String>,
+    /// Modules to have at hand, for [`Guest::load_module`].
+    pub carried: Vec<String>,
     /// Additional words for the kernel's command line.
     pub append: &'a str,
     /// How long the guest may live; ten minutes if absent.
     pub limit: Option<Duration>,
+    /// Memory in MiB; one gibibyte if absent.
+    pub memory_mib: Option<u32>,
     /// Processors; two if absent.
     pub cpus: Option<u32>,
     /// Whether the kernel rewrites much of its own code while it is under load: see
@@ -213,10 +221,15 @@ impl Guest {
             initramfs.file(path, body.clone());
         }
         let mut order = Vec::new();
-        if !contents.modules.is_empty() {
+        let mut carried = BTreeMap::new();
+        if !contents.modules.is_empty() || !contents.carried.is_empty() {
             let directory = ModuleDirectory::read(&image.modules)?;
             for name in &contents.modules {
                 order.extend(initramfs.module(&directory, name)?);
+            }
+            for name in &contents.carried {
+                let paths = initramfs.module(&directory, name);
+                carried.insert(name.clone(), paths.map_err(|error| format!("{error:#}")));
             }
         }
         let mut options = Options::new(&image.kernel);
@@ -227,12 +240,27 @@ impl Guest {
         if let Some(cpus) = contents.cpus {
             options.cpus = cpus;
         }
+        if let Some(memory) = contents.memory_mib {
+            options.memory_mib = memory;
+        }
         options.one_thread = contents.rewrites_itself;
         let mut machine = Machine::boot(&options, &initramfs)?;
         if !order.is_empty() {
             machine.ask(&Request::InsertModules { paths: order })?;
         }
-        Ok(Self { machine })
+        Ok(Self { machine, carried })
+    }
+
+    /// Loads a module that is at hand, and those that it depends on.
+    pub fn load_module(&mut self, name: &str) -> Result<()> {
+        match self.carried.get(name) {
+            Some(Ok(paths)) => {
+                let paths = paths.clone();
+                self.machine.ask(&Request::InsertModules { paths }).map(|_| ())
+            }
+            Some(Err(why)) => bail!("{why}"),
+            None => bail!("the machine does not have the module {name}"),
+        }
     }
 
     /// Runs `splice` in the guest, as root.

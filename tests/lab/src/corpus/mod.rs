@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The corpus run: real fixes through create, check, apply and undo on a stock kernel under load. What
+//! it finds out about a fix is kept, so that a run goes on where the last one was stopped; the result
+//! is a table, and a page.
+
+mod create;
+mod machine;
+mod page;
+mod record;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::fixes;
+use crate::session::Lab;
+use record::{Outcome, Record, Store};
+
+/// A fix as a patch.
+pub struct Patch {
+    /// The update's id.
+    id: String,
+    /// Its CVE number, where it is known.
+    cve: String,
+    /// The patch.
+    text: String,
+}
+
+impl Patch {
+    /// A patch with a name of any kind.
+    #[must_use]
+    pub fn new(name: &str, text: String) -> Patch {
+        Patch { id: identifier(name), cve: String::new(), text }
+    }
+}
+
+/// One fix on its way.
+struct Row {
+    patch: Patch,
+    record: Record,
+    update: PathBuf,
+}
+
+/// How many fixes ended in which way.
+pub struct Tally {
+    /// Created, checked, applied, undone.
+    pub passed: usize,
+    /// Refused with a reason, or without an effect on this kernel.
+    pub refused: usize,
+    /// Anything else.
+    pub failed: usize,
+}
+
+/// Which fixes are to be tried.
+pub enum Choice<'a> {
+    /// So many of the manifest, from its start. All of them have to pass.
+    First(usize),
+    /// All of the manifest.
+    All,
+    /// The patches of a directory.
+    Directory(&'a Path),
+}
+
+/// Runs the fixes, and writes the page if one is wanted. True if none failed.
+pub fn run(choice: &Choice<'_>, page: Option<&Path>) -> Result<bool> {
+    let mut fixes = fixes::manifest()?;
+    if let Choice::First(count) = choice {
+        fixes.truncate(*count);
+    }
+    let first = fixes.first().context("the manifest is empty")?;
+    let lab = Lab::open(&first.base, &first.target)?;
+    let patches = match choice {
+        Choice::Directory(directory) => {
+            let all = fixes::directory(directory)?.into_iter();
+            all.map(|(name, text)| Patch::new(&name, text)).collect()
+        }
+        Choice::First(_) | Choice::All => {
+            fixes::prefetch(&lab.cache, &fixes)?;
+            let patch = |fix: &fixes::Fix| {
+                let text = fix.patch(&lab.cache)?;
+                Ok(Patch { id: fix.id.clone(), cve: fix.cve.clone(), text })
+            };
+            fixes.iter().map(patch).collect::<Result<_>>()?
+        }
+    };
+    let rows = go(&lab, patches)?;
+    let tally = tally(&rows);
+    let together = match choice {
+        Choice::First(_) => None,
+        Choice::All | Choice::Directory(_) => Some(machine::together(&lab, &rows)?),
+    };
+    if let Some(together) = &together {
+        println!(
+            "{} updates at the same time; {} exclude another",
+            together.applied,
+            together.excluded.len()
+        );
+    }
+    if let Some(file) = page {
+        let text = page::text(&lab, &rows, together.as_ref());
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    // The first of the manifest are all within reach.
+    let all_within_reach = matches!(choice, Choice::First(_));
+    Ok(tally.failed == 0 && !(all_within_reach && tally.refused > 0))
+}
+
+/// Takes each patch through create, check, apply and undo on the lab's kernel, and prints the table.
+pub fn try_all(lab: &Lab, patches: Vec<Patch>) -> Result<Tally> {
+    Ok(tally(&go(lab, patches)?))
+}
+
+fn go(lab: &Lab, patches: Vec<Patch>) -> Result<Vec<Row>> {
+    ensure!(!patches.is_empty(), "there is no fix to try");
+    lab.prepare()?;
+    let store = Store::open(lab)?;
+    let row = |patch: Patch| {
+        let (record, update) = (store.load(&patch), store.update(&patch));
+        Row { patch, record, update }
+    };
+    let mut rows: Vec<Row> = patches.into_iter().map(row).collect();
+    create::all(lab, &store, &mut rows)?;
+    machine::one_by_one(lab, &store, &mut rows)?;
+    print!("{}", page::table(&rows));
+    for row in rows.iter().filter(|row| row.record.outcome != Outcome::Applied) {
+        println!("{}: {}", row.patch.id, row.record.why);
+    }
+    let tally = tally(&rows);
+    println!(
+        "{} fixes: {} passed, {} refused, {} failed",
+        rows.len(),
+        tally.passed,
+        tally.refused,
+        tally.failed
+    );
+    Ok(rows)
+}
+
+fn tally(rows: &[Row]) -> Tally {
+    let count =
+        |wanted: &[Outcome]| rows.iter().filter(|row| wanted.contains(&row.record.outcome)).count();
+    Tally {
+        passed: count(&[Outcome::Applied]),
+        refused: count(&[Outcome::Refused, Outcome::Unchanged, Outcome::NotLoaded]),
+        failed: count(&[Outcome::Failed, Outcome::Pending, Outcome::Created]),
+    }
+}
+
+/// An update's id: lower-case letters, digits, `-` and `_`, at most 40 bytes.
+fn identifier(name: &str) -> String {
+    let lower = name.to_ascii_lowercase();
+    let clean = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' });
+    let cut: String = clean.take(40).collect();
+    cut.trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_within_the_rules() {
+        let id = identifier("0005-tcp-restrict-so-attach-filter-to-priv-users");
+        assert_eq!(id, "0005-tcp-restrict-so-attach-filter-to-pr");
+        assert_eq!(identifier("X y_Z-"), "x-y-z");
+    }
+}
