@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::record::{Outcome, Record, Store};
@@ -76,17 +76,15 @@ fn create(
         return Ok(());
     }
     let list = |key| search(&answer.json, key).and_then(Value::as_array).cloned();
-    let names = |key| -> Vec<String> {
-        let all = list(key).unwrap_or_default().into_iter();
-        all.filter_map(|one| one.as_str().or(one.get("name")?.as_str()).map(str::to_owned))
-            .collect()
-    };
+    let name = |one: &Value| one.as_str().or_else(|| one.get("name")?.as_str()).map(str::to_owned);
+    let names = |key| list(key).unwrap_or_default().iter().filter_map(name).collect::<Vec<_>>();
     let changed = list("changed").context("create does not say what it has changed")?;
     record.inlined = changed.iter().filter(|function| is_inlined(function)).count();
     record.changed = names("changed");
     record.new = list("new").map_or(0, |new| new.len());
     record.data = list("objects").map_or(0, |objects| objects.len());
     record.targets = names("targets");
+    ensure!(!record.targets.is_empty(), "create does not say what it patches");
     record.size = answer.number("size").unwrap_or(0);
     if let Some(Value::Object(phases)) = search(&answer.json, "phases") {
         let all = phases.iter().filter_map(|(name, time)| Some((name.clone(), time.as_u64()?)));
