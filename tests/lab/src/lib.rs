@@ -10,6 +10,7 @@ pub mod checkpatch;
 pub mod corpus;
 pub mod cost;
 pub mod demo;
+pub mod exploit;
 pub mod fixes;
 pub mod guest;
 pub mod initramfs;

@@ -16,7 +16,8 @@ use splice_lab::protocol::Request;
 use splice_lab::session::Lab;
 use splice_lab::vm::{Machine, Options};
 use splice_lab::{
-    checkpatch, corpus, cost, demo, fixes, kill, line, pause, snapshot, soak, states, suite,
+    checkpatch, corpus, cost, demo, exploit, fixes, kill, line, pause, snapshot, soak, states,
+    suite,
 };
 
 #[derive(Parser)]
@@ -42,6 +43,11 @@ enum What {
         /// Write the result as a page to this file.
         #[arg(long)]
         page: Option<PathBuf>,
+    },
+    /// Bugs of the corpus triggered before their fix, with it, and after it was taken back.
+    Exploit {
+        /// Only those whose fix has this word in its name.
+        filter: Option<String>,
     },
     /// One update on and off many times, under load.
     Soak {
@@ -157,6 +163,7 @@ fn run(what: What) -> Result<bool> {
             };
             corpus::run(&choice, page.as_deref())
         }
+        What::Exploit { filter } => exploit::run(filter.as_deref()).map(|()| true),
         What::Cost { release } => cost::run(release.as_deref()).map(|()| true),
         What::Kill { times } => kill::run(times).map(|()| true),
         What::Soak { cycles, cpus, unrest } => soak::run(cycles, cpus, unrest).map(|()| true),

@@ -74,14 +74,7 @@ pub fn run(choice: &Choice<'_>, page: Option<&Path>) -> Result<bool> {
             let all = fixes::directory(directory)?.into_iter();
             all.map(|(name, text)| Patch::new(&name, text)).collect()
         }
-        Choice::First(_) | Choice::All => {
-            fixes::prefetch(&lab.cache, &fixes)?;
-            let patch = |fix: &fixes::Fix| {
-                let text = fix.patch(&lab.cache)?;
-                Ok(Patch { id: fix.id.clone(), cve: fix.cve.clone(), text })
-            };
-            fixes.iter().map(patch).collect::<Result<_>>()?
-        }
+        Choice::First(_) | Choice::All => derive(&lab, &fixes)?,
     };
     let rows = go(&lab, patches)?;
     let tally = tally(&rows);
@@ -110,16 +103,40 @@ pub fn try_all(lab: &Lab, patches: Vec<Patch>) -> Result<Tally> {
     Ok(tally(&go(lab, patches)?))
 }
 
-fn go(lab: &Lab, patches: Vec<Patch>) -> Result<Vec<Row>> {
+/// Updates of these fixes of the manifest, by id. All of them have to be made.
+pub fn updates(lab: &Lab, fixes: &[fixes::Fix]) -> Result<Vec<(String, PathBuf)>> {
+    let rows = made(lab, &Store::open(lab)?, derive(lab, fixes)?)?;
+    for Row { patch, record, .. } in &rows {
+        ensure!(!record.targets.is_empty(), "no update of {}: {}", patch.id, record.why);
+    }
+    Ok(rows.into_iter().map(|row| (row.patch.id, row.update)).collect())
+}
+
+fn derive(lab: &Lab, fixes: &[fixes::Fix]) -> Result<Vec<Patch>> {
+    fixes::prefetch(&lab.cache, fixes)?;
+    let patch = |fix: &fixes::Fix| {
+        let text = fix.patch(&lab.cache)?;
+        Ok(Patch { id: fix.id.clone(), cve: fix.cve.clone(), text })
+    };
+    fixes.iter().map(patch).collect()
+}
+
+/// What is known of each patch, once an update of it was made or could not be made.
+fn made(lab: &Lab, store: &Store, patches: Vec<Patch>) -> Result<Vec<Row>> {
     ensure!(!patches.is_empty(), "there is no fix to try");
     lab.prepare()?;
-    let store = Store::open(lab)?;
     let row = |patch: Patch| {
         let (record, update) = (store.load(&patch), store.update(&patch));
         Row { patch, record, update }
     };
     let mut rows: Vec<Row> = patches.into_iter().map(row).collect();
-    create::all(lab, &store, &mut rows)?;
+    create::all(lab, store, &mut rows)?;
+    Ok(rows)
+}
+
+fn go(lab: &Lab, patches: Vec<Patch>) -> Result<Vec<Row>> {
+    let store = Store::open(lab)?;
+    let mut rows = made(lab, &store, patches)?;
     machine::one_by_one(lab, &store, &mut rows)?;
     print!("{}", page::table(&rows));
     for row in rows.iter().filter(|row| row.record.outcome != Outcome::Applied) {

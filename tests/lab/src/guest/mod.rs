@@ -11,4 +11,6 @@ pub mod probe;
 pub mod serve;
 pub mod setup;
 pub mod stall;
+pub mod tables;
+pub mod trigger;
 pub mod unrest;

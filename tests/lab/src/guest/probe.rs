@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::netlink;
 use super::setup::{
     attach_filter, event_descriptor, loopback_packets, name_process, send_raw, send_without_family,
     socket, tap_device, vfork_reader, write_raw,
 };
+use super::{netlink, trigger};
 
 /// Runs the probe with this name.
 #[must_use]
@@ -34,7 +34,8 @@ pub fn run(name: &str) -> ExitCode {
         "devices-fixed" => devices_fixed(),
         "toggle-processors" => toggle_processors(),
         "toggle-updates" => toggle_updates(),
-        _ => Err(io::Error::other(format!("no probe is called {name}"))),
+        _ => trigger::run(name)
+            .unwrap_or_else(|| Err(io::Error::other(format!("no probe is called {name}")))),
     };
     match result {
         Ok(()) => {

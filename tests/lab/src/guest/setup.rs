@@ -132,6 +132,76 @@ pub fn set_option_raw(socket: &OwnedFd, level: i32, option: i32, bytes: &[u8]) -
     raw(result.into())
 }
 
+/// Reads an option of a socket, for which the bytes say what is wanted; what came back, a negative error
+/// number included.
+pub fn get_option(socket: &OwnedFd, level: i32, option: i32, bytes: &mut [u8]) -> i64 {
+    let mut length = bytes.len() as libc::socklen_t;
+    // SAFETY: the pointers and the length describe live memory.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            bytes.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    raw(result.into())
+}
+
+/// bpf(2): the attributes hold pointers to memory of the caller, which it keeps.
+pub fn bpf(command: u32, attributes: &mut [u8; 128]) -> io::Result<i32> {
+    // SAFETY: the attributes' pointer and length describe live memory.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), attributes.len()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// Has the kernel make an algorithm of this type and name (if_alg.h).
+pub fn bind_algorithm(kind: &str, name: &str) -> io::Result<()> {
+    let socket = socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)?;
+    // SAFETY: sockaddr_alg is a plain C structure for which all zeroes is a valid value.
+    let mut to: libc::sockaddr_alg = unsafe { std::mem::zeroed() };
+    to.salg_family = libc::AF_ALG as libc::sa_family_t;
+    for (to, from) in to.salg_type.iter_mut().zip(kind.bytes()) {
+        *to = from;
+    }
+    for (to, from) in to.salg_name.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    // SAFETY: the address's pointer and length describe live memory.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_alg>() as libc::socklen_t,
+        )
+    })
+}
+
+/// How many statistics a network device says that it has (`ETHTOOL_GDRVINFO`).
+pub fn driver_info(device: &str) -> io::Result<u32> {
+    const GET: u32 = 3;
+    /// `struct ethtool_drvinfo`, and where its `n_stats` is.
+    const SIZE: usize = 196;
+    const STATISTICS: usize = 180;
+    let mut info = [0_u8; SIZE];
+    for (to, from) in info.iter_mut().zip(GET.to_ne_bytes()) {
+        *to = from;
+    }
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    // SAFETY: ifreq is a plain C structure for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_data = info.as_mut_ptr().cast();
+    // SAFETY: the command writes an ethtool_drvinfo, and both structures outlive the call.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) })?;
+    let count = info.get(STATISTICS..STATISTICS + 4).and_then(|bytes| bytes.try_into().ok());
+    Ok(count.map_or(0, u32::from_ne_bytes))
+}
+
 fn raw(result: i64) -> i64 {
     if result != -1 {
         return result;

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Triggers: bugs of the corpus, seen from user space. Each is named like its fix and prints what it saw;
+//! as for a probe, the exit code is 0 if the bug is there and 1 if the kernel refuses.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+
+use super::setup::{bind_algorithm, bpf, driver_info, get_option, set_option_raw, socket};
+use super::{netlink, tables};
+
+/// Runs the trigger with this name, if there is one.
+pub fn run(name: &str) -> Option<io::Result<()>> {
+    Some(match name {
+        "ipv4-restrict-ipopt-ssrr-and-ipopt-lsrr" => source_route(),
+        "bpf-remove-tst-run-from-lwt-seg6local" => segment_test_run(),
+        "bpf-mask-pseudo-pointer-values-in" => verifier_log(),
+        "crypto-authencesn-reject-short-ahash" => short_digest(),
+        "net-ifb-report-ethtool-stats-over-num-tx" => device_statistics(),
+        "netfilter-xt-u32-reject-invalid-shift" => tables::with_match(&tables::shift_by_32()),
+        "netfilter-xt-multiport-validate-range" => tables::with_match(&tables::open_range()),
+        "md-raid10-fix-divide-by-zero-in-setup" => no_far_copies(),
+        _ => return None,
+    })
+}
+
+fn result(code: i64) -> io::Result<()> {
+    if code < 0 {
+        Err(io::Error::from_raw_os_error(i32::try_from(-code).unwrap_or(0)))
+    } else {
+        Ok(())
+    }
+}
+
+fn denied(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, what.to_owned())
+}
+
+/// May whoever has no privilege say by which way packets are to go?
+fn source_route() -> io::Result<()> {
+    /// `IPOPT_SSRR`, its length, the offset of the next address, and one address (RFC 791).
+    const OPTIONS: [u8; 8] = [0x89, 7, 4, 127, 0, 0, 1, 0];
+    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    result(set_option_raw(&socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &OPTIONS))
+}
+
+/// Commands of bpf(2), include/uapi/linux/bpf.h.
+const MAP_CREATE: u32 = 0;
+const PROG_LOAD: u32 = 5;
+const PROG_TEST_RUN: u32 = 10;
+/// `r0 = 0; exit`.
+const NOTHING: [u64; 2] = [0xb7, 0x95];
+
+/// Bytes of a `union bpf_attr`: numbers at their offsets.
+fn attributes(fields: &[(usize, u64, usize)]) -> [u8; 128] {
+    let mut bytes = [0; 128];
+    for (at, value, size) in fields {
+        for (to, from) in bytes.iter_mut().skip(*at).zip(value.to_ne_bytes()).take(*size) {
+            *to = from;
+        }
+    }
+    bytes
+}
+
+/// Loads a program; where its log goes, and the descriptors of its maps.
+fn load(kind: u64, code: &[u64], log: &mut [u8], maps: &[i32]) -> io::Result<i32> {
+    // At level 1 the log of a program that is accepted is taken back.
+    let level = if log.is_empty() { 0 } else { 2 };
+    let mut attr = attributes(&[
+        (0, kind, 4),
+        (4, code.len() as u64, 4),
+        (8, code.as_ptr() as u64, 8),
+        (16, c"GPL".as_ptr() as u64, 8),
+        (24, level, 4),
+        (28, log.len() as u64, 4),
+        (32, if level == 0 { 0 } else { log.as_mut_ptr() as u64 }, 8),
+        (120, if maps.is_empty() { 0 } else { maps.as_ptr() as u64 }, 8),
+    ]);
+    bpf(PROG_LOAD, &mut attr)
+}
+
+/// Can a program for segment routing be run without a packet that is being routed?
+fn segment_test_run() -> io::Result<()> {
+    /// `BPF_PROG_TYPE_LWT_SEG6LOCAL`.
+    const KIND: u64 = 19;
+    let program = load(KIND, &NOTHING, &mut [], &[])?;
+    let packet = [0_u8; 64];
+    let mut attr = attributes(&[
+        (0, program.cast_unsigned().into(), 4),
+        (8, packet.len() as u64, 4),
+        (16, packet.as_ptr() as u64, 8),
+    ]);
+    match bpf(PROG_TEST_RUN, &mut attr) {
+        // ENOTSUPP, which user space has no name for.
+        Err(error) if error.raw_os_error() == Some(524) => Err(denied("no test run")),
+        other => other.map(drop),
+    }
+}
+
+/// Does the verifier tell the address of a map to whoever may load programs but not see addresses?
+fn verifier_log() -> io::Result<()> {
+    /// `BPF_MAP_TYPE_ARRAY` and `BPF_PROG_TYPE_SOCKET_FILTER`.
+    const ARRAY: u64 = 2;
+    const FILTER: u64 = 1;
+    /// `r1 = map number 0 of fd_array`: `BPF_PSEUDO_MAP_IDX` is source register 5.
+    const LOAD_MAP: [u64; 2] = [0x5118, 0];
+    let only = CapabilitySet::BPF;
+    set_capabilities(
+        None,
+        CapabilitySets { effective: only, permitted: only, inheritable: CapabilitySet::empty() },
+    )?;
+    let map = bpf(MAP_CREATE, &mut attributes(&[(0, ARRAY, 4), (4, 4, 4), (8, 4, 4), (12, 1, 4)]))?;
+    let code = [LOAD_MAP, NOTHING].concat();
+    let mut log = vec![0; 1 << 16];
+    load(FILTER, &code, &mut log, &[map])?;
+    let log = String::from_utf8_lossy(&log);
+    let shown = log.split("r1 = 0x").nth(1).and_then(|rest| rest.split('\n').next());
+    let shown = shown.ok_or_else(|| {
+        let log = log.trim_end_matches('\0');
+        io::Error::other(format!("the log does not show the instruction: {log}"))
+    })?;
+    println!("r1 = 0x{shown}");
+    if shown.starts_with("ff") { Ok(()) } else { Err(denied("the address is masked")) }
+}
+
+/// Is a digest of two bytes taken where four of its bytes are used? A cipher mode is chosen that was not
+/// combined with it yet, since an algorithm stays once it was made.
+fn short_digest() -> io::Result<()> {
+    let known = std::fs::read_to_string("/proc/crypto")?;
+    let name = |mode: &&str| format!("authencesn(crct10dif,{mode}(aes))");
+    let free = ["cbc", "ctr", "ecb", "xts"].iter().map(name).find(|name| !known.contains(name));
+    let name = free.ok_or_else(|| io::Error::other("every mode was tried already"))?;
+    println!("{name}");
+    match bind_algorithm("aead", &name) {
+        // What the template refuses is not found.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(denied("no such algorithm")),
+        other => other,
+    }
+}
+
+/// Does a device with one queue for sending count the statistics of eight, which it does not have?
+fn device_statistics() -> io::Result<()> {
+    /// What IFB has of each queue and direction (`ifb_q_stats_desc`, drivers/net/ifb.c).
+    const EACH: u32 = 2;
+    let device = netlink::Device::new("ifb", "trigger0", (1, 8))?;
+    let count = driver_info(device.name())?;
+    println!("{count} statistics");
+    if count > EACH * 2 { Ok(()) } else { Err(denied("as many as there are queues")) }
+}
+
+/// Two disks of memory as a RAID 10 with as many far copies as none: the kernel divides by that number.
+fn no_far_copies() -> io::Result<()> {
+    let wait = |path: &str| {
+        for _ in 0..50 {
+            if Path::new(path).exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    std::fs::write("/sys/module/md_mod/parameters/new_array", "md_trigger")?;
+    wait("/sys/block/md_trigger/md");
+    let set = |file: &str, value: &str| {
+        let path = format!("/sys/block/md_trigger/md/{file}");
+        std::fs::write(&path, value)
+            .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
+    };
+    set("metadata_version", "none")?;
+    set("level", "raid10")?;
+    set("raid_disks", "2")?;
+    set("chunk_size", "65536")?;
+    set("layout", &0x2_0002.to_string())?;
+    for (slot, disk) in ["ram0", "ram1"].iter().enumerate() {
+        let number = std::fs::read_to_string(format!("/sys/block/{disk}/dev"))?;
+        set("new_dev", number.trim())?;
+        set(&format!("dev-{disk}/slot"), &slot.to_string())?;
+    }
+    set("component_size", "1024")?;
+    let started = set("array_state", "active");
+    // Whatever came of it is taken apart again.
+    let _ = set("array_state", "clear");
+    started
+}
+
+/// Reads a whole option of a socket.
+pub(super) fn option(level: i32, option: i32, bytes: &mut [u8]) -> io::Result<File> {
+    let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
+    result(get_option(&socket, level, option, bytes))?;
+    Ok(File::from(socket))
+}
