@@ -9,15 +9,13 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::fixes;
-use crate::session::{Answer, Contents, Guest, Lab, search};
+use crate::session::{Answer, Contents, Guest, Lab, NOBODY, search};
 
 /// The fix that is shown, by its id in the manifest, and the probe that sees it.
 const FIX: &str = "attach-filter";
 const PROBE: &str = "tcp-attach-filter";
 /// What the probe tries, in words.
 const TRIES: &str = "an unprivileged user attaches a filter to a TCP socket";
-/// The user that nothing belongs to.
-pub const NOBODY: u32 = 65534;
 
 fn say(key: &str, what: impl Display) {
     println!("{key:<10} {what}");

@@ -7,11 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::fixes;
-use crate::session::{Contents, Guest, Lab, update};
+use crate::session::{Contents, Guest, Lab, NOBODY, update};
 
 const FIX: &str = "attach-filter";
-/// An unprivileged user.
-const NOBODY: u32 = 65534;
 /// In place of the exit code of a command that a signal ended.
 const SIGNALLED: i32 = -1;
 

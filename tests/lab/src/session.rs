@@ -16,6 +16,9 @@ use crate::packages::{Cache, Image, pair};
 use crate::protocol::{Command, Outcome, Request};
 use crate::vm::{Machine, Options};
 
+/// A user without any privilege.
+pub const NOBODY: u32 = 65_534;
+
 /// What every suite starts from.
 pub struct Lab {
     /// The package cache.

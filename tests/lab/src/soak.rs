@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::fixes;
-use crate::protocol::{Command, Reply, Request};
+use crate::protocol::Command;
 use crate::session::{Contents, Guest, Lab};
 
 /// The fix that goes on and off.
@@ -172,8 +172,7 @@ fn quiet(guest: &mut Guest, unrest: bool) -> Result<u64> {
     ensure!(load.wrong == 0, "the load saw wrong results: {}", load.examples.join("; "));
     if unrest {
         // Each of its rounds is brought to its end.
-        let stop = Request::Stop { name: "unrest".to_owned(), grace_ms: 120_000 };
-        let Reply::Ran(ended) = guest.machine.ask(&stop)? else { bail!("no answer to a stop") };
+        let ended = guest.machine.stop("unrest")?;
         ensure!(ended.stdout.contains("wrong: 0\n"), "the unrest did not go well: {ended:?}");
         println!("{}", ended.stdout.lines().next().unwrap_or_default());
     }

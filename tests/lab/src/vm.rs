@@ -168,9 +168,10 @@ impl Machine {
         self.ask(&Request::Start { name: name.to_owned(), command: command.clone() }).map(drop)
     }
 
-    /// Stops a started command by closing its input.
+    /// Stops a started command by closing its input, and waits until it has come to its end: at most two
+    /// minutes, since a machine by emulation may be slow.
     pub fn stop(&mut self, name: &str) -> Result<Outcome> {
-        match self.ask(&Request::Stop { name: name.to_owned(), grace_ms: 10_000 })? {
+        match self.ask(&Request::Stop { name: name.to_owned(), grace_ms: 120_000 })? {
             Reply::Ran(outcome) => Ok(outcome),
             other => bail!("unexpected reply to a stop: {other:?}"),
         }

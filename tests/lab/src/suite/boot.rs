@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::{FIX, Fixture, SLEEPER, Suite};
-use crate::demo::NOBODY;
 use crate::protocol::Command;
-use crate::session::{Contents, Guest, update};
+use crate::session::{Contents, Guest, NOBODY, update};
 
 pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("installed_updates_are_applied_at_each_start", || starts(fixture));

@@ -4,9 +4,8 @@
 use anyhow::{Context, Result, ensure};
 
 use super::{Fixture, Suite};
-use crate::demo::NOBODY;
 use crate::fixes;
-use crate::session::{Answer, Contents, Guest, search};
+use crate::session::{Answer, Contents, Guest, NOBODY, search};
 
 /// The words of the task states: a table of references to strings.
 const STATES: &str = "fs/proc/array.c";

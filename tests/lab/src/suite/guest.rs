@@ -6,9 +6,8 @@ use std::cell::RefCell;
 use anyhow::{Context, Result, ensure};
 
 use super::{FIX, Fixture, MODULE_FIX, SLEEPER, Suite};
-use crate::demo::NOBODY;
 use crate::protocol::{Command, Request};
-use crate::session::{Contents, Guest, update};
+use crate::session::{Contents, Guest, NOBODY, update};
 
 const PROBE: &str = "tcp-attach-filter";
 

@@ -6,10 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::{FIX, Suite};
-use crate::demo::NOBODY;
 use crate::fixes;
 use crate::protocol::Command;
-use crate::session::{Contents, Guest, Lab};
+use crate::session::{Contents, Guest, Lab, NOBODY};
 
 pub(super) fn run(suite: &mut Suite) {
     suite.test("lab_guest_works", guest_works);

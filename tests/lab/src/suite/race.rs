@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{Fixture, MODULE_FIX, Suite};
 use crate::fixes;
-use crate::protocol::{Command, Outcome, Reply, Request};
+use crate::protocol::{Command, Request};
 use crate::session::{Contents, Guest, update};
 
 pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
@@ -21,15 +21,6 @@ const SHOW: &str = "\tint i = *(loff_t *) v;\n";
 const READ: &str = "\tif (iov_iter_count(to) < sizeof(ucnt))\n\t\treturn -EINVAL;\n";
 const IDS: [&str; 3] = ["first", "else", "whole"];
 const ROUNDS: u32 = 4;
-
-/// Waits for a started command.
-fn wait(guest: &mut Guest, name: &str) -> Result<Outcome> {
-    let stop = Request::Stop { name: name.to_owned(), grace_ms: 120_000 };
-    match guest.machine.ask(&stop)? {
-        Reply::Ran(outcome) => Ok(outcome),
-        other => bail!("unexpected reply to a stop: {other:?}"),
-    }
-}
 
 fn at_once(fixture: &Fixture) -> Result<()> {
     let lab = &fixture.lab;
@@ -76,7 +67,7 @@ fn at_once(fixture: &Fixture) -> Result<()> {
             on.machine.start(name, &Command::new(["/bin/splice"].iter().chain(words).copied()))?;
         }
         for name in &names {
-            let ended = wait(on, name)?;
+            let ended = on.machine.stop(name)?;
             // Not applied, applied already, other code than expected, in use: all may be.
             let known = ended.exit.is_some_and(|code| [0, 1, 5, 6].contains(&code));
             ensure!(known, "splice {name} ended with {:?}: {}", ended.exit, ended.stderr);
@@ -95,13 +86,13 @@ fn at_once(fixture: &Fixture) -> Result<()> {
     }
     std::thread::sleep(Duration::from_secs(3));
     for name in ["one", "two"] {
-        let said = wait(on, name)?.stdout;
+        let said = on.machine.stop(name)?.stdout;
         let word = said.split_whitespace().next().unwrap_or_default();
         ensure!(word.parse().is_ok_and(|n: u64| n > 10), "so often it was switched: {said}");
     }
     as_said(on).context("after switches by hand")?;
     undo_all(on)?;
-    let said = wait(on, "processors")?.stdout;
+    let said = on.machine.stop("processors")?.stdout;
     let word = said.split_whitespace().next().unwrap_or_default();
     ensure!(word.parse().is_ok_and(|n: u64| n > 10), "so often a processor came or went: {said}");
 
@@ -149,7 +140,7 @@ fn module(guest: &mut Guest) -> Result<()> {
     guest.machine.start("apply", &Command::new(["/bin/splice", "apply", &file]))?;
     let remove = Request::RemoveModule { name: "tipc".to_owned() };
     let gone = guest.machine.ask(&remove).is_ok();
-    let outcome = wait(guest, "apply")?;
+    let outcome = guest.machine.stop("apply")?;
     match (gone, outcome.exit) {
         (true, Some(5)) | (false, Some(0)) => {}
         (gone, code) => {
