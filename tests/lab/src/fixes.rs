@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::author::Author;
 use crate::packages::Cache;
 
 /// The committed list of fixes.
@@ -29,8 +30,9 @@ pub struct Fix {
     selectors: Vec<Selector>,
 }
 
+/// Which hunks of a file are meant.
 #[derive(Debug, Clone)]
-struct Selector {
+pub(crate) struct Selector {
     file: String,
     function: String,
     text: Option<String>,
@@ -86,7 +88,7 @@ fn parse_manifest(text: &str) -> Result<Vec<Fix>> {
 }
 
 impl Selector {
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let (file, rest) = text
             .split_once(':')
             .with_context(|| format!("a selector is FILE:FUNCTION[~TEXT], not {text}"))?;
@@ -116,6 +118,11 @@ impl Fix {
 
     /// The fix as a patch, from the two source packages.
     pub fn patch(&self, cache: &Cache) -> Result<String> {
+        self.patch_by(cache, None)
+    }
+
+    /// The same, with an author's code.
+    pub fn patch_by(&self, cache: &Cache, author: Option<&Author>) -> Result<String> {
         let files = self.files();
         let old = cache.source_files(&self.base, &files)?;
         let new = cache.source_files(&self.target, &files)?;
@@ -129,7 +136,12 @@ impl Fix {
                 .filter(|hunk| self.selectors.iter().any(|part| part.matches(file, hunk)))
                 .collect();
             unused.retain(|part| !chosen.iter().any(|hunk| part.matches(file, hunk)));
-            patch.push_str(&unified(&before, &apply(&before, &chosen)?, file)?);
+            let kept = |hunk: &&Hunk| {
+                author.is_none_or(|author| !author.leaves_out(|part| part.matches(file, hunk)))
+            };
+            let after = apply(&before, &chosen.into_iter().filter(kept).collect::<Vec<_>>())?;
+            let after = author.map_or(Ok(after.clone()), |author| author.amend(file, &after))?;
+            patch.push_str(&unified(&before, &after, file)?);
         }
         if let Some(part) = unused.first() {
             bail!(

@@ -5,6 +5,7 @@
 //! The host side fetches packages, derives patches, builds an initramfs and boots it; the guest side
 //! is the initramfs' `/init`. They talk JSON lines over a serial port ([`protocol`]).
 
+pub mod author;
 pub mod build;
 pub mod checkpatch;
 pub mod corpus;

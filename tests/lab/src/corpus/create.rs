@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::Row;
 use super::record::{Outcome, Record, Store};
-use super::{Patch, Row};
 use crate::session::{Lab, search};
 
 /// Makes what is not made yet, on all processors.
@@ -46,7 +46,18 @@ pub(super) fn all(lab: &Lab, store: &Store, rows: &mut [Row]) -> Result<()> {
 
 fn one(lab: &Lab, store: &Store, row: &mut Row) -> Result<()> {
     let (patch, record) = (&row.patch, &mut row.record);
-    let made = create(lab, patch, &row.update, store.directory(), record);
+    let mut made = create(lab, (&patch.text, &[]), &row.update, store.directory(), record);
+    if record.outcome == Outcome::Refused
+        && let Some(aided) = &patch.aided
+    {
+        let why = std::mem::take(&mut record.why);
+        record.aided = Some(aided.lines);
+        let text = (aided.text.as_str(), aided.accept.as_slice());
+        made = create(lab, text, &row.update, store.directory(), record);
+        if record.outcome == Outcome::Created {
+            record.why = why;
+        }
+    }
     if let Err(error) = made {
         record.end(Outcome::Failed, &format!("create: {error:#}"));
     }
@@ -55,16 +66,18 @@ fn one(lab: &Lab, store: &Store, row: &mut Row) -> Result<()> {
 
 fn create(
     lab: &Lab,
-    patch: &Patch,
+    (text, accept): (&str, &[String]),
     update: &Path,
     directory: &Path,
     record: &mut Record,
 ) -> Result<()> {
     let source = tempfile::Builder::new().suffix(".patch").tempfile_in(directory)?;
-    std::fs::write(source.path(), &patch.text)?;
+    std::fs::write(source.path(), text)?;
     let (file, source) = (update.to_string_lossy(), source.path().to_string_lossy());
-    let words = ["create", "--release", &lab.kernel.release, "--id", &patch.id, "--output", &file];
-    let answer = lab.splice(&[&words[..], &[&source]].concat())?;
+    let id = record.id.clone();
+    let words = ["create", "--release", &lab.kernel.release, "--id", &id, "--output", &file];
+    let accept: Vec<&str> = accept.iter().flat_map(|what| ["--accept", what]).collect();
+    let answer = lab.splice(&[&words[..], &accept, &[&source]].concat())?;
     record.create = u64::try_from(answer.duration.as_millis())?;
     match answer.exit {
         0 => record.end(Outcome::Created, ""),

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::fixes;
 use crate::session::Lab;
+use crate::{author, fixes};
 use record::{Outcome, Record, Store};
 
 /// A fix as a patch.
@@ -24,13 +24,23 @@ pub struct Patch {
     cve: String,
     /// The patch.
     text: String,
+    /// The same with an author's code, for where it is refused, and words for `splice create`.
+    aided: Option<Aided>,
+}
+
+/// A patch with an author's code.
+struct Aided {
+    text: String,
+    accept: Vec<String>,
+    /// Lines that the author has written.
+    lines: usize,
 }
 
 impl Patch {
     /// A patch with a name of any kind.
     #[must_use]
     pub fn new(name: &str, text: String) -> Patch {
-        Patch { id: identifier(name), cve: String::new(), text }
+        Patch { id: identifier(name), cve: String::new(), text, aided: None }
     }
 }
 
@@ -116,7 +126,15 @@ fn derive(lab: &Lab, fixes: &[fixes::Fix]) -> Result<Vec<Patch>> {
     fixes::prefetch(&lab.cache, fixes)?;
     let patch = |fix: &fixes::Fix| {
         let text = fix.patch(&lab.cache)?;
-        Ok(Patch { id: fix.id.clone(), cve: fix.cve.clone(), text })
+        let aided = match author::of(&fix.id)? {
+            Some(author) => Some(Aided {
+                text: fix.patch_by(&lab.cache, Some(&author))?,
+                lines: author.lines(),
+                accept: author.accept,
+            }),
+            None => None,
+        };
+        Ok(Patch { id: fix.id.clone(), cve: fix.cve.clone(), text, aided })
     };
     fixes.iter().map(patch).collect()
 }

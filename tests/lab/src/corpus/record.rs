@@ -54,8 +54,11 @@ pub(super) struct Record {
     pub(super) id: String,
     /// How far it has come.
     pub(super) outcome: Outcome,
-    /// Why it came no further.
+    /// Why it came no further, or why it had to be aided.
     pub(super) why: String,
+    /// Lines of an author's code, if it needed that.
+    #[serde(default)]
+    pub(super) aided: Option<usize>,
     /// Lines that the patch adds.
     pub(super) added: usize,
     /// Lines that it removes.
@@ -108,6 +111,7 @@ impl Record {
             id: patch.id.clone(),
             outcome: Outcome::Pending,
             why: String::new(),
+            aided: None,
             added: lines('+', "+++ "),
             removed: lines('-', "--- "),
             files: files.filter_map(|f| f.split('\t').next()).map(str::to_owned).collect(),
@@ -185,8 +189,12 @@ impl Store {
     }
 
     fn file(&self, patch: &Patch, suffix: &str) -> PathBuf {
-        let key = Sha256::new().chain_update(&self.program).chain_update(&patch.text).finalize();
-        let key: String = key.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let mut key = Sha256::new().chain_update(&self.program).chain_update(&patch.text);
+        if let Some(aided) = &patch.aided {
+            key.update(&aided.text);
+            key.update(aided.accept.join(" "));
+        }
+        let key: String = key.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
         self.directory.join(format!("{}-{key}.{suffix}", patch.id))
     }
 }
@@ -199,7 +207,7 @@ mod tests {
     fn a_patch_is_counted_without_its_headers() {
         let text = "Subject: x\n\n--- a/f.c\n+++ b/f.c\n@@ -1,2 +1,2 @@\n-old\n+new\n+more\n same\n\
                     --- a/g.h\n+++ b/g.h\n@@ -1 +1 @@\n-a\n+b\n";
-        let record = Record::new(&Patch { id: "x".into(), text: text.into(), cve: String::new() });
+        let record = Record::new(&Patch::new("x", text.to_owned()));
         assert_eq!((record.added, record.removed), (3, 2));
         assert_eq!(record.files, ["f.c", "g.h"]);
     }

@@ -157,6 +157,25 @@ pub fn bpf(command: u32, attributes: &mut [u8; 128]) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
+/// Adds a key of this type to the process's keyring: add_key(2).
+pub fn add_key(kind: &std::ffi::CStr) -> io::Result<()> {
+    /// `KEY_SPEC_PROCESS_KEYRING`.
+    const PROCESS: libc::c_long = -2;
+    let (name, body) = (c"lab", c"lab");
+    // SAFETY: the strings end with a zero and outlive the call, as does the body of so many bytes.
+    let key = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            kind.as_ptr(),
+            name.as_ptr(),
+            body.as_ptr(),
+            body.count_bytes(),
+            PROCESS,
+        )
+    };
+    if key < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Has the kernel make an algorithm of this type and name (if_alg.h).
 pub fn bind_algorithm(kind: &str, name: &str) -> io::Result<()> {
     let socket = socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)?;

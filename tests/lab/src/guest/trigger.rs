@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-use super::setup::{bind_algorithm, bpf, driver_info, get_option, set_option_raw, socket};
+use super::setup::{add_key, bind_algorithm, bpf, driver_info, get_option, set_option_raw, socket};
 use super::{netlink, tables};
 
 /// Runs the trigger with this name, if there is one.
@@ -22,6 +22,8 @@ pub fn run(name: &str) -> Option<io::Result<()>> {
         "net-ifb-report-ethtool-stats-over-num-tx" => device_statistics(),
         "netfilter-xt-u32-reject-invalid-shift" => tables::with_match(&tables::shift_by_32()),
         "netfilter-xt-multiport-validate-range" => tables::with_match(&tables::open_range()),
+        "smb-client-reject-userspace-cifs-spnego" => add_key(c"cifs.spnego"),
+        "block-avoid-mounting-the-bdev-pseudo" => listed_file_system("bdev"),
         "md-raid10-fix-divide-by-zero-in-setup" => no_far_copies(),
         _ => return None,
     })
@@ -149,6 +151,15 @@ fn device_statistics() -> io::Result<()> {
     let count = driver_info(device.name())?;
     println!("{count} statistics");
     if count > EACH * 2 { Ok(()) } else { Err(denied("as many as there are queues")) }
+}
+
+/// Is a file system that nobody should mount in the list of those that can be?
+fn listed_file_system(name: &str) -> io::Result<()> {
+    let all = std::fs::read_to_string("/proc/filesystems")?;
+    match all.split_whitespace().any(|word| word == name) {
+        true => Ok(()),
+        false => Err(denied("it is not listed")),
+    }
 }
 
 /// Two disks of memory as a RAID 10 with as many far copies as none: the kernel divides by that number.
