@@ -133,10 +133,14 @@ fn run(
         let survey = runpre::survey(*arch, unit, VMLINUX, &snapshot)?;
         let what = judge(&survey, function, place, bytes.len() as u64);
         memory.set(0, Vec::new());
-        if what == Seen::Missed {
+        if !matches!(what, Seen::Named | Seen::Covered) {
             let path = paths.get(function.object).map(|p| p.display().to_string());
             let at = place - function.address;
-            println!("{kind} in {} {} at {at:#x}", path.unwrap_or_default(), function.function);
+            let (path, name) = (path.unwrap_or_default(), &function.function);
+            println!("{what:?}: {kind} in {path} {name} at {at:#x}");
+            for foreign in survey.foreign() {
+                println!("  {}", foreign.why.replace('\n', "\n  "));
+            }
         }
         *seen.entry((kind, what)).or_insert(0) += 1;
     }
