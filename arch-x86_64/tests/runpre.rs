@@ -358,6 +358,25 @@ fn of_namesakes_the_one_that_was_changed_is_refused_and_the_others_are_told() {
 }
 
 #[test]
+fn a_namesake_with_the_same_code_does_not_hide_which_one_was_changed() {
+    let linked = link();
+    let twins = &linked.addresses["twin"];
+    let mine = *twins.iter().find(|at| **at < linked.only("shared")).unwrap();
+    let mut text = linked.text.clone();
+    text[(mine - BASE) as usize + 1] ^= 0x40;
+    let manifest = linked.manifest(&["twin"], vec![]);
+    match linked.check(&manifest, text.clone()) {
+        Err(Refusal::Mismatch(report)) => {
+            assert_eq!((report.address, report.function.as_str()), (mine, "twin"), "{report}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let verified = linked.verify(&[&linked.pre, &linked.other], text);
+    let [foreign] = verified.foreign.as_slice() else { panic!("{:?}", verified.foreign) };
+    assert!(foreign.why.contains(&format!("{mine:#x}")), "{}", foreign.why);
+}
+
+#[test]
 fn another_release_is_refused() {
     let linked = link();
     let manifest = linked.manifest(&["second"], vec![]);

@@ -192,9 +192,23 @@ impl Matching<'_, '_> {
         Ok(())
     }
 
+    /// Where the others want a function that only matches elsewhere: a namesake has the same code there,
+    /// and its own was changed.
+    fn changed(&self, candidate: &Candidates) -> Option<MismatchReport> {
+        let span = self.unit.spans.get(candidate.span)?;
+        let section = self.matched.sections.get(span.section)?;
+        let address = section.value.wrapping_add(span.offset);
+        let mut others = candidate.nearest();
+        let own = others.iter().position(|refused| refused.address == address)?;
+        let own = others.remove(own);
+        Some(MismatchReport::new(self.arch, self.unit, candidate.span, own, &others))
+    }
+
     /// Accepts places one after another, those without alternative first, until nothing changes;
-    /// what is known by then rules out the others.
+    /// what is known by then rules out the others. A function that does not match at each place of its
+    /// name comes later: its own may be the one that was changed.
     fn decide(&mut self, mut open: Vec<Candidates>) -> Result<(), Refusal> {
+        let mut only_certain = true;
         loop {
             let before = open.len();
             let mut still = Vec::new();
@@ -202,7 +216,12 @@ impl Matching<'_, '_> {
                 let id = candidate.span;
                 let weak = self.unit.spans.get(id).is_some_and(|span| self.is_weak(span));
                 let may_lose = weak && !self.is_needed(id);
-                if candidate.places.len() > 1 || may_lose {
+                let is_certain = candidate.refused.is_empty();
+                if only_certain && !is_certain {
+                    still.push(candidate);
+                    continue;
+                }
+                if candidate.places.len() > 1 || may_lose || !is_certain {
                     let (unit, sections) = (self.unit, &self.matched.sections);
                     let (globals, snapshot) = (&*self.globals, self.snapshot);
                     candidate.places.retain(|place| {
@@ -218,7 +237,10 @@ impl Matching<'_, '_> {
                     // The other unit's has the same bytes, but refers to something else.
                     0 if may_lose => self.unproven(id, WEAK.to_owned(), Vec::new()),
                     0 => {
-                        let refusal = no_place_left(self.unit, id);
+                        let refusal = match self.changed(&candidate) {
+                            Some(report) => Refusal::Mismatch(Box::new(report)),
+                            None => no_place_left(self.unit, id),
+                        };
                         (self.refuse)(id, refusal)?;
                     }
                     // What was replaced may have been this one, and the place that is left another.
@@ -234,9 +256,10 @@ impl Matching<'_, '_> {
                 }
             }
             open = still;
-            if open.is_empty() || open.len() == before {
+            if open.is_empty() || open.len() == before && !only_certain {
                 break;
             }
+            only_certain = only_certain && open.len() < before;
         }
         for candidate in open {
             let id = candidate.span;
