@@ -118,8 +118,8 @@ pub enum Refusal {
     },
     /// Every place contradicts what other functions say.
     #[error(
-        "{function} of {unit} has the right code at several places, but each contradicts what \
-         the unit's other functions say; the kernel was built from other source"
+        "where the kernel has the code of {function} of {unit}, the unit's other functions say that it \
+         cannot be; the kernel was built from other source, or its code was changed"
     )]
     NoConsistentPlace {
         /// The function.

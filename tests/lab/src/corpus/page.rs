@@ -79,14 +79,15 @@ pub(super) fn text(lab: &Lab, rows: &[Row], together: Option<&Together>) -> Stri
     totals(&mut out, rows, together);
     kinds(&mut out, rows);
     figures(&mut out, rows);
-    for (outcome, title) in [
-        (Outcome::Failed, "Failed"),
-        (Outcome::Refused, "Refused"),
-        (Outcome::NotLoaded, "Not loaded"),
-        (Outcome::Unchanged, "Without effect on this kernel"),
-    ] {
-        reasons(&mut out, rows, outcome, title);
-    }
+    reasons(&mut out, rows, "Failed", |record| record.outcome == Outcome::Failed);
+    reasons(&mut out, rows, "Refused", |record| record.outcome == Outcome::Refused);
+    reasons(&mut out, rows, "Refused alone, applied with an author's code", |record| {
+        record.outcome == Outcome::Applied && record.aided.is_some()
+    });
+    reasons(&mut out, rows, "Not loaded", |record| record.outcome == Outcome::NotLoaded);
+    reasons(&mut out, rows, "Without effect on this kernel", |record| {
+        record.outcome == Outcome::Unchanged
+    });
     let _ = writeln!(
         out,
         "## All\n\n| Fix | CVE | Lines | Result | Target | Functions | Update | create | pause |\n|{}",
@@ -104,7 +105,10 @@ pub(super) fn text(lab: &Lab, rows: &[Row], together: Option<&Together>) -> Stri
             patch.cve.replace(',', ", "),
             record.added,
             record.removed,
-            record.outcome.word(),
+            match record.aided {
+                Some(lines) => format!("{}, {lines} lines", record.outcome.word()),
+                None => record.outcome.word().to_owned(),
+            },
             record.targets.join(", "),
             record.size,
             seconds(record.create),
@@ -119,9 +123,15 @@ fn totals(out: &mut String, rows: &[Row], together: Option<&Together>) {
     let [applied, refused, failed] =
         [Outcome::Applied, Outcome::Refused, Outcome::Failed].map(count);
     let present = applied + refused + failed;
+    let has_aid = |row: &&Row| row.record.aided.is_some();
+    let aided = rows.iter().filter(|row| row.record.outcome == Outcome::Applied).filter(has_aid);
+    let lines: usize = aided.clone().filter_map(|row| row.record.aided).sum();
+    let aided = aided.count();
+    let unaided = applied - aided;
     let _ = writeln!(out, "| Result | Fixes |\n|---|---|");
     for (what, number) in [
-        ("applied and taken back, unaided", applied),
+        ("applied and taken back, unaided", unaided),
+        ("applied and taken back, with an author's code", aided),
         ("refused, with a reason", refused),
         ("failed", failed),
         (
@@ -132,11 +142,11 @@ fn totals(out: &mut String, rows: &[Row], together: Option<&Together>) {
     ] {
         let _ = writeln!(out, "| {what} | {number} |");
     }
-    let share = applied as f64 * 100.0 / present.max(1) as f64;
+    let share = unaided as f64 * 100.0 / present.max(1) as f64;
     let _ = writeln!(
         out,
-        "\nOf the {present} fixes of code that this kernel has and the machine can load, {applied} were applied \
-         unaided: {share:.1} %."
+        "\nOf the {present} fixes of code that this kernel has and the machine can load, {unaided} were applied \
+         unaided: {share:.1} %. Another {aided} needed\n{lines} lines of an author's code."
     );
     if let Some(together) = together {
         let _ = writeln!(
@@ -243,7 +253,7 @@ fn figures(out: &mut String, rows: &[Row]) {
         out,
         "\nPhases of `create`, of all time spent: {}. The compiler, the assembler and the linker have {}.\n\n\
          The {} updates replace {} functions ({} of them with code of a function inlined into them), add {}, and \
-         replace {} data objects in place.\nNo line of an author's code was needed.\n",
+         replace {} data objects in place.\n",
         shares.join(", "),
         share(builds.sum()),
         made.len(),
@@ -254,8 +264,8 @@ fn figures(out: &mut String, rows: &[Row]) {
     );
 }
 
-fn reasons(out: &mut String, rows: &[Row], outcome: Outcome, title: &str) {
-    let those: Vec<&Row> = rows.iter().filter(|row| row.record.outcome == outcome).collect();
+fn reasons(out: &mut String, rows: &[Row], title: &str, wanted: impl Fn(&Record) -> bool) {
+    let those: Vec<&Row> = rows.iter().filter(|row| wanted(&row.record)).collect();
     if those.is_empty() {
         return;
     }

@@ -132,12 +132,11 @@ pub fn set_option_raw(socket: &OwnedFd, level: i32, option: i32, bytes: &[u8]) -
     raw(result.into())
 }
 
-/// Reads an option of a socket, for which the bytes say what is wanted; what came back, a negative error
-/// number included.
-pub fn get_option(socket: &OwnedFd, level: i32, option: i32, bytes: &mut [u8]) -> i64 {
+/// Reads an option of a socket, for which the bytes say what is wanted.
+pub fn get_option(socket: &OwnedFd, level: i32, option: i32, bytes: &mut [u8]) -> io::Result<()> {
     let mut length = bytes.len() as libc::socklen_t;
     // SAFETY: the pointers and the length describe live memory.
-    let result = unsafe {
+    check(unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
             level,
@@ -145,8 +144,7 @@ pub fn get_option(socket: &OwnedFd, level: i32, option: i32, bytes: &mut [u8]) -
             bytes.as_mut_ptr().cast(),
             &raw mut length,
         )
-    };
-    raw(result.into())
+    })
 }
 
 /// bpf(2): the attributes hold pointers to memory of the caller, which it keeps.

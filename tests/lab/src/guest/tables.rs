@@ -3,10 +3,9 @@
 //! (include/uapi/linux/netfilter_ipv4/ip_tables.h, netfilter/x_tables.h).
 
 use std::io;
-use std::os::fd::OwnedFd;
 
-use super::setup::set_option_raw;
-use super::trigger::option;
+use super::setup::{get_option, set_option_raw, socket};
+use super::trigger::result;
 
 /// `IPT_SO_SET_REPLACE` and `IPT_SO_GET_INFO`.
 const REPLACE: i32 = 64;
@@ -110,7 +109,8 @@ fn replace(rule: Option<&Match>) -> io::Result<()> {
     const INFO_ENTRIES: usize = 76;
     let mut info = [0; INFO_SIZE];
     put(&mut info, 0, b"filter");
-    let socket = OwnedFd::from(option(libc::IPPROTO_IP, INFO, &mut info)?);
+    let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
+    get_option(&socket, libc::IPPROTO_IP, INFO, &mut info)?;
     let old = info.get(INFO_ENTRIES..INFO_ENTRIES + 4).and_then(|b| b.try_into().ok());
     let old = old.map_or(0, u32::from_ne_bytes);
 
@@ -142,8 +142,5 @@ fn replace(rule: Option<&Match>) -> io::Result<()> {
     put(&mut table, NAME + 52, &old.to_ne_bytes());
     put(&mut table, NAME + 56, &(counters.as_ptr() as u64).to_ne_bytes());
     table.extend(entries);
-    match set_option_raw(&socket, libc::IPPROTO_IP, REPLACE, &table) {
-        code @ ..0 => Err(io::Error::from_raw_os_error(i32::try_from(-code).unwrap_or(0))),
-        _ => Ok(()),
-    }
+    result(set_option_raw(&socket, libc::IPPROTO_IP, REPLACE, &table))
 }

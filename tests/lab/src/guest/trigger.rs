@@ -2,14 +2,13 @@
 //! Triggers: bugs of the corpus, seen from user space. Each is named like its fix and prints what it saw;
 //! as for a probe, the exit code is 0 if the bug is there and 1 if the kernel refuses.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-use super::setup::{add_key, bind_algorithm, bpf, driver_info, get_option, set_option_raw, socket};
+use super::setup::{add_key, bind_algorithm, bpf, driver_info, set_option_raw, socket};
 use super::{netlink, tables};
 
 /// Runs the trigger with this name, if there is one.
@@ -29,7 +28,8 @@ pub fn run(name: &str) -> Option<io::Result<()>> {
     })
 }
 
-fn result(code: i64) -> io::Result<()> {
+/// What a call without a wrapper came to.
+pub(super) fn result(code: i64) -> io::Result<()> {
     if code < 0 {
         Err(io::Error::from_raw_os_error(i32::try_from(-code).unwrap_or(0)))
     } else {
@@ -194,11 +194,4 @@ fn no_far_copies() -> io::Result<()> {
     // Whatever came of it is taken apart again.
     let _ = set("array_state", "clear");
     started
-}
-
-/// Reads a whole option of a socket.
-pub(super) fn option(level: i32, option: i32, bytes: &mut [u8]) -> io::Result<File> {
-    let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
-    result(get_option(&socket, level, option, bytes))?;
-    Ok(File::from(socket))
 }
