@@ -163,7 +163,10 @@ fn run(what: What) -> Result<bool> {
             };
             corpus::run(&choice, page.as_deref())
         }
-        What::Exploit { filter } => exploit::run(filter.as_deref()).map(|()| true),
+        What::Exploit { filter } => {
+            let wanted = |id: &str| filter.as_ref().is_none_or(|word| id.contains(word));
+            exploit::run(|fix| wanted(&fix.id)).map(|()| true)
+        }
         What::Cost { release } => cost::run(release.as_deref()).map(|()| true),
         What::Kill { times } => kill::run(times).map(|()| true),
         What::Soak { cycles, cpus, unrest } => soak::run(cycles, cpus, unrest).map(|()| true),

@@ -26,7 +26,7 @@ use anyhow::{Context, Result};
 
 use crate::fixes::{self, Fix};
 use crate::session::Lab;
-use crate::{corpus, demo, line, soak, states};
+use crate::{corpus, demo, exploit, line, soak, states};
 
 /// Counts the tests.
 pub struct Suite {
@@ -149,6 +149,9 @@ pub fn run(filter: Option<String>) -> Result<bool> {
         );
         Ok(())
     });
+    // Other source packages than this one are not offered for long.
+    let target = fixes::find(FIX)?.target;
+    suite.test("exploit", || exploit::run(|fix| fix.target == target));
     suite.test("line_6_12", || line::run(None, 6, &line::UNITS.map(str::to_owned)));
     suite.test("soak", || soak::run(100, 2, false));
     println!("{} passed, {} failed", suite.passed, suite.failures.len());
