@@ -377,6 +377,35 @@ fn a_namesake_with_the_same_code_does_not_hide_which_one_was_changed() {
 }
 
 #[test]
+fn beside_another_of_its_name_every_flipped_bit_is_named_in_its_place() {
+    let one = "extern int data; \
+               static __attribute__((noinline)) int sum(int *p) { return p[0] * 3 + p[1] + data; } \
+               int first(int *p) { return sum(p) + data; }";
+    let two = "int data = 5; \
+               static __attribute__((noinline)) int sum(int *p) { return p[0] * 0x1234 + p[1]; } \
+               int other(int *p) { return sum(p); }";
+    let linked = link_at(BASE, one, two);
+    let mine = *linked.addresses["sum"].iter().min().unwrap();
+    let size = linked.pre.spans.iter().find(|s| s.name == "sum").unwrap().size;
+    let manifest = linked.manifest(&["sum"], vec![]);
+    let mut disagreed = 0;
+    for bit in 0..size * 8 {
+        let mut text = linked.text.clone();
+        text[(mine - BASE + bit / 8) as usize] ^= 1 << (bit % 8);
+        match linked.check(&manifest, text) {
+            Err(Refusal::Mismatch(report)) => assert_eq!(report.address, mine, "{report}"),
+            Err(Refusal::Disagree { first, second, .. }) => {
+                let named = [first.0, second.0].iter().any(|who| who.starts_with("sum+0x"));
+                assert!(named, "bit {bit}");
+                disagreed += 1;
+            }
+            other => panic!("bit {bit}: {other:?}"),
+        }
+    }
+    assert!(disagreed > 0);
+}
+
+#[test]
 fn another_release_is_refused() {
     let linked = link();
     let manifest = linked.manifest(&["second"], vec![]);

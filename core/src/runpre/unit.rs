@@ -221,10 +221,12 @@ impl Matching<'_, '_> {
                     still.push(candidate);
                     continue;
                 }
+                let mut contradicted = Vec::new();
                 if candidate.places.len() > 1 || may_lose || !is_certain {
                     let (unit, sections) = (self.unit, &self.matched.sections);
                     let (globals, snapshot) = (&*self.globals, self.snapshot);
-                    candidate.places.retain(|place| {
+                    let places = std::mem::take(&mut candidate.places);
+                    (candidate.places, contradicted) = places.into_iter().partition(|place| {
                         facts(unit, id, place, &snapshot.stack).all(|f| {
                             f.contradicts(unit, sections, globals).is_none()
                                 && f.listed("", globals, snapshot).is_ok()
@@ -237,11 +239,16 @@ impl Matching<'_, '_> {
                     // The other unit's has the same bytes, but refers to something else.
                     0 if may_lose => self.unproven(id, WEAK.to_owned(), Vec::new()),
                     0 => {
-                        let refusal = match self.changed(&candidate) {
-                            Some(report) => Refusal::Mismatch(Box::new(report)),
-                            None => no_place_left(self.unit, id),
+                        let only = if contradicted.len() == 1 { contradicted.pop() } else { None };
+                        let outcome = match (self.changed(&candidate), only) {
+                            (Some(report), _) => Err(Refusal::Mismatch(Box::new(report))),
+                            // That tells who contradicts whom, and where.
+                            (None, Some(place)) => self.accept(id, place),
+                            (None, None) => Err(no_place_left(self.unit, id)),
                         };
-                        (self.refuse)(id, refusal)?;
+                        if let Err(refusal) = outcome {
+                            (self.refuse)(id, refusal)?;
+                        }
                     }
                     // What was replaced may have been this one, and the place that is left another.
                     1 if candidate.update.is_some() && !self.is_known(id) => still.push(candidate),
