@@ -139,6 +139,7 @@ fn totals(out: &mut String, rows: &[Row], together: Option<&Together>) {
             count(Outcome::NotLoaded),
         ),
         ("nothing in this kernel's code changes", count(Outcome::Unchanged)),
+        ("the update was made, but not tried in a machine", count(Outcome::Created)),
     ] {
         let _ = writeln!(out, "| {what} | {number} |");
     }
@@ -205,6 +206,7 @@ fn kinds(out: &mut String, rows: &[Row]) {
     }
     let columns = [
         Outcome::Applied,
+        Outcome::Created,
         Outcome::Refused,
         Outcome::Failed,
         Outcome::NotLoaded,
