@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The file system is registered at the start, which is over: it is taken off
  * the list. Whoever has mounted it keeps it.

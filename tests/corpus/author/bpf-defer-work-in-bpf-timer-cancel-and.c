@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The struct grows from 112 to 128 bytes. Timers that exist have that room:
  * they come out of the cache of 128 bytes. What they lack is an initialised

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * What the fix notes down at the start can be told later, too: the BPF LSM's
  * hooks are in the lists then. The note belongs to the unit that asks.

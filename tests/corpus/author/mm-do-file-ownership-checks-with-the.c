@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The header that the fix adds a helper to is in over 4,000 units; the helper
  * has two users, which can do without.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * There is no room for a head in the actions that exist, but none is needed
  * where one may sleep: actions are freed by whoever holds the mutex of their

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The key type is registered and in use: what the fix puts into its initial
  * value is put into the object that is there.
