@@ -13,9 +13,10 @@ use super::Patch;
 use crate::session::Lab;
 
 /// How far a fix has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Outcome {
     /// Nothing is known yet.
+    #[default]
     Pending,
     /// An update was made of it.
     Created,
@@ -48,7 +49,7 @@ impl Outcome {
 }
 
 /// What is known of one fix. Times are in milliseconds.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The update's id.
     pub(super) id: String,
@@ -109,27 +110,10 @@ impl Record {
         let files = patch.text.lines().filter_map(|line| line.strip_prefix("+++ b/"));
         Record {
             id: patch.id.clone(),
-            outcome: Outcome::Pending,
-            why: String::new(),
-            aided: None,
             added: lines('+', "+++ "),
             removed: lines('-', "--- "),
             files: files.filter_map(|f| f.split('\t').next()).map(str::to_owned).collect(),
-            create: 0,
-            phases: BTreeMap::new(),
-            size: 0,
-            targets: Vec::new(),
-            changed: Vec::new(),
-            inlined: 0,
-            new: 0,
-            data: 0,
-            image: None,
-            check: 0,
-            apply: 0,
-            undo: 0,
-            pause: 0,
-            attempts: 0,
-            threads: 0,
+            ..Record::default()
         }
     }
 
