@@ -10,10 +10,13 @@
  *                      them and wait.
  * splice_serialise():  runs on every CPU after the write; drops whatever it
  *                      has fetched before.
+ * splice_store_pair(): two words that lie in one aligned block of their size
+ *                      change in one store, if the CPU has such a store.
  */
 #ifndef SPLICE_ARCH_H
 #define SPLICE_ARCH_H
 
+#include <linux/atomic.h>
 #include <linux/sched.h>
 #include <asm/cacheflush.h>
 #include <asm/processor.h>
@@ -35,5 +38,27 @@
 #else
 #error "splice does not know how to make written code visible here"
 #endif
+
+static inline bool splice_store_pair(u64 *pair, const u64 *old, const u64 *new)
+{
+#if defined(system_has_cmpxchg128)
+	if (system_has_cmpxchg128()) {
+		u128 from, to;
+
+		memcpy(&from, old, sizeof(from));
+		memcpy(&to, new, sizeof(to));
+		return cmpxchg128((u128 *)pair, from, to) == from;
+	}
+#elif defined(system_has_cmpxchg_double) && defined(CONFIG_64BIT)
+	if (system_has_cmpxchg_double())
+		return cmpxchg_double((unsigned long *)pair,
+				      (unsigned long *)pair + 1,
+				      (unsigned long)old[0],
+				      (unsigned long)old[1],
+				      (unsigned long)new[0],
+				      (unsigned long)new[1]);
+#endif
+	return false;
+}
 
 #endif /* SPLICE_ARCH_H */

@@ -127,17 +127,32 @@ bool splice_holds(const struct splice_spot *spot, const u8 *bytes)
 	       !memcmp(spot->alias, bytes, spot->len);
 }
 
-/* Replace the part of @bytes that lies in the aligned word at @word. */
-static void splice_write_word(const struct splice_spot *spot, u8 *word,
-			      const u8 *bytes)
+/* What the aligned word at @word will be: @bytes where they lie in it. */
+static u64 splice_word(const struct splice_spot *spot, u8 *word,
+		       const u8 *bytes)
 {
 	u8 *begin = max(word, spot->alias);
 	u8 *end = min(word + sizeof(u64), spot->alias + spot->len);
 	u64 value = *(u64 *)word;
 
-	memcpy((u8 *)&value + (begin - word), bytes + (begin - spot->alias),
-	       end - begin);
-	WRITE_ONCE(*(u64 *)word, value);
+	if (begin < end)
+		memcpy((u8 *)&value + (begin - word),
+		       bytes + (begin - spot->alias), end - begin);
+	return value;
+}
+
+/* A site that lies in an aligned pair of words, in one store. */
+static bool splice_write_pair(const struct splice_spot *spot, const u8 *bytes)
+{
+	u64 *pair = PTR_ALIGN_DOWN((u64 *)spot->alias, 2 * sizeof(u64));
+	u64 old[2] = { pair[0], pair[1] };
+	u64 new[2] = {
+		splice_word(spot, (u8 *)pair, bytes),
+		splice_word(spot, (u8 *)(pair + 1), bytes),
+	};
+
+	return spot->code && spot->alias + spot->len <= (u8 *)(pair + 2) &&
+	       splice_store_pair(pair, old, new);
 }
 
 /**
@@ -147,22 +162,26 @@ static void splice_write_word(const struct splice_spot *spot, u8 *word,
  *
  * Each aligned 8-byte word changes in one store, so that whoever has stopped
  * between two loads of an object finds each pointer old or new, never mixed.
- * A site that lies in one such word changes at once. Another
- * one takes a store per word, the word of its first byte last. Every CPU is
- * spinning with interrupts off, so that only a non-maskable interrupt could
- * execute the site meanwhile, and only if its handler calls the patched
- * function: between two stores it would find the old first bytes and, behind
- * a word boundary, new ones. Nothing that is generic for all processors
- * closes this window of a few instructions; a plan avoids it by patching
- * functions which such handlers do not call.
+ * A site that lies in such a word, or in an aligned pair of them where the
+ * CPU can store a pair, changes at once: a non-maskable interrupt, which the
+ * stop does not hold off, finds the old code or the new. Functions are
+ * aligned to 16 bytes and a site is within the first of them, unless the
+ * compiler took the function for one that is seldom called.
+ *
+ * Any other site takes a store for each word, the word of its first byte
+ * last. An interrupt of that kind would find the old first bytes and, behind
+ * a word's boundary, new ones, if it came between two of these stores and its
+ * handler called that function. Nothing that is generic for all processors
+ * closes this window of a few instructions.
  */
 void splice_write(const struct splice_spot *spot, const u8 *bytes)
 {
 	u8 *first = PTR_ALIGN_DOWN(spot->alias, sizeof(u64));
 	u8 *word = PTR_ALIGN_DOWN(spot->alias + spot->len - 1, sizeof(u64));
 
-	for (; word >= first; word -= sizeof(u64))
-		splice_write_word(spot, word, bytes);
+	if (word == first || !splice_write_pair(spot, bytes))
+		for (; word >= first; word -= sizeof(u64))
+			WRITE_ONCE(*(u64 *)word, splice_word(spot, word, bytes));
 	if (!spot->code)
 		return;
 	splice_flush((unsigned long)spot->alias,

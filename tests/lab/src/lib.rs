@@ -7,11 +7,13 @@
 
 pub mod author;
 pub mod build;
+pub mod checked;
 pub mod checkpatch;
 pub mod corpus;
 pub mod cost;
 pub mod demo;
 pub mod exploit;
+pub mod faults;
 pub mod fixes;
 pub mod guest;
 pub mod initramfs;

@@ -16,13 +16,16 @@ use splice_lab::protocol::Request;
 use splice_lab::session::Lab;
 use splice_lab::vm::{Machine, Options};
 use splice_lab::{
-    checkpatch, corpus, cost, demo, exploit, fixes, kill, line, pause, snapshot, soak, states,
-    suite,
+    checked, checkpatch, corpus, cost, demo, exploit, faults, fixes, kill, line, pause, snapshot,
+    soak, states, suite,
 };
 
 #[derive(Parser)]
 #[command(name = "splice-lab", about = "Throw-away virtual machines for splice's end-to-end tests")]
 struct Arguments {
+    /// On a kernel that checks every access and every lock, which is built first: over an hour, once.
+    #[arg(long, global = true)]
+    checked: bool,
     #[command(subcommand)]
     what: What,
 }
@@ -68,6 +71,8 @@ enum What {
         #[arg(long)]
         release: Option<String>,
     },
+    /// Every allocation that the kernel makes for `apply` and `undo` fails once, on the checked kernel.
+    Faults,
     /// `apply` and `undo` killed at random moments.
     Kill {
         /// How many.
@@ -142,6 +147,9 @@ enum What {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.checked {
+        checked::want();
+    }
     match run(arguments.what) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -168,6 +176,7 @@ fn run(what: What) -> Result<bool> {
             exploit::run(|fix| wanted(&fix.id)).map(|()| true)
         }
         What::Cost { release } => cost::run(release.as_deref()).map(|()| true),
+        What::Faults => faults::run().map(|()| true),
         What::Kill { times } => kill::run(times).map(|()| true),
         What::Soak { cycles, cpus, unrest } => soak::run(cycles, cpus, unrest).map(|()| true),
         What::Pause => pause::run().map(|()| true),

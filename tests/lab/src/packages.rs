@@ -2,7 +2,7 @@
 //! What the lab takes from the distribution's packages: bootable images, and single files of a
 //! kernel's source. Nothing is installed, and nothing here needs root.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -30,6 +30,10 @@ pub struct Image {
     pub kernel: PathBuf,
     /// Its `lib/modules/RELEASE`.
     pub modules: PathBuf,
+    /// What a machine with it needs, in MiB.
+    pub memory_mib: u32,
+    /// How many times longer all takes on it than on a stock kernel.
+    pub pace: u32,
 }
 
 impl Cache {
@@ -71,22 +75,32 @@ impl Cache {
         if !kernel.is_file() {
             bail!("linux-image-{release} holds no boot/vmlinuz-{release}");
         }
-        Ok(Image { release: release.to_owned(), version: version.to_owned(), kernel, modules })
+        Ok(Image {
+            release: release.to_owned(),
+            version: version.to_owned(),
+            kernel,
+            modules,
+            memory_mib: 1024,
+            pace: 1,
+        })
     }
 
-    /// Files of a kernel source package, below a directory which is returned. The tarball is read
-    /// once for all files which are not there yet.
-    pub fn source_files(&self, version: &str, files: &[String]) -> Result<PathBuf> {
-        let place = self.lab().join(format!("source-{version}"));
-        std::fs::create_dir_all(&place)?;
-        let missing: Vec<&String> =
-            files.iter().filter(|file| !place.join(file).exists()).collect();
-        if missing.is_empty() {
-            return Ok(place);
+    /// A whole kernel source, as that directory, which is not there yet.
+    pub fn source(&self, version: &str, to: &Path) -> Result<()> {
+        let work = tempfile::Builder::new().prefix(".source-").tempdir_in(self.lab())?;
+        let tree = work.path().join("tree");
+        std::fs::create_dir(&tree)?;
+        let said = self.extract(version, &tree, &[])?;
+        if !said.is_empty() {
+            bail!("cannot unpack the source of {version}: {said}");
         }
+        std::fs::rename(&tree, to).context("cannot move the source to its place")
+    }
+
+    /// Unpacks these members of a source package's tarball, or all; what tar complained of.
+    fn extract(&self, version: &str, to: &Path, members: &[String]) -> Result<String> {
         let series = source_package(version);
         let package = self.fetch(&series, version)?;
-        let work = tempfile::Builder::new().prefix(".source-").tempdir_in(self.lab())?;
         let mut contents = Command::new("dpkg-deb")
             .arg("--fsys-tarfile")
             .arg(&package)
@@ -110,8 +124,8 @@ impl Cache {
         let archive = plain.stdout.take().context("no output")?;
         let unpacked = Command::new("tar")
             .args(["-x", "--strip-components=1", "-C"])
-            .arg(work.path())
-            .args(missing.iter().map(|file| format!("{series}/{file}")))
+            .arg(to)
+            .args(members)
             .stdin(archive)
             .output()
             .context("cannot run tar")?;
@@ -120,13 +134,27 @@ impl Cache {
         {
             child.wait().with_context(|| format!("cannot wait for {name}"))?;
         }
+        Ok(String::from_utf8_lossy(&unpacked.stderr).trim().to_owned())
+    }
+
+    /// Files of a kernel source package, below a directory which is returned. The tarball is read
+    /// once for all files which are not there yet.
+    pub fn source_files(&self, version: &str, files: &[String]) -> Result<PathBuf> {
+        let place = self.lab().join(format!("source-{version}"));
+        std::fs::create_dir_all(&place)?;
+        let missing: Vec<&String> =
+            files.iter().filter(|file| !place.join(file).exists()).collect();
+        if missing.is_empty() {
+            return Ok(place);
+        }
+        let series = source_package(version);
+        let work = tempfile::Builder::new().prefix(".source-").tempdir_in(self.lab())?;
+        let members: Vec<String> = missing.iter().map(|file| format!("{series}/{file}")).collect();
+        let said = self.extract(version, work.path(), &members)?;
         for file in missing {
             let from = work.path().join(file);
             if !from.is_file() {
-                bail!(
-                    "{series} {version} does not hold {file}: {}",
-                    String::from_utf8_lossy(&unpacked.stderr).trim()
-                );
+                bail!("{series} {version} does not hold {file}: {said}");
             }
             let to = place.join(file);
             if let Some(parent) = to.parent() {

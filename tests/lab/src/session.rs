@@ -11,6 +11,7 @@ use serde_json::Value;
 use splice_cli::kernel::Kernel;
 
 use crate::build::Programs;
+use crate::checked;
 use crate::initramfs::{Initramfs, ModuleDirectory};
 use crate::packages::{Cache, Image, pair};
 use crate::protocol::{Command, Outcome, Request};
@@ -29,6 +30,8 @@ pub struct Lab {
     pub kernel: Kernel,
     /// Its image.
     pub image: Image,
+    /// Words that tell `splice prepare` where its source is; the distribution's packages if none.
+    pub origin: Vec<String>,
     /// Updates and patches of this run.
     pub work: tempfile::TempDir,
 }
@@ -112,9 +115,10 @@ pub fn search<'a>(json: &'a Value, key: &str) -> Option<&'a Value> {
 
 impl Lab {
     /// Builds the programs and fetches the kernel of this version; `target` is the source version
-    /// that must be offered too.
+    /// that must be offered too. If it was asked for, the checked kernel of the same source instead.
     pub fn open(base: &str, target: &str) -> Result<Self> {
-        Self::of(pair(base, target)?.0)
+        let stock = Self::of(pair(base, target)?.0)?;
+        if checked::is_wanted() { checked::lab(stock) } else { Ok(stock) }
     }
 
     /// Builds the programs and fetches this kernel.
@@ -123,7 +127,7 @@ impl Lab {
         let cache = Cache::open()?;
         let image = cache.image(&kernel.release, &kernel.version)?;
         let work = tempfile::Builder::new().prefix("splice-lab-").tempdir()?;
-        Ok(Self { cache, programs, kernel, image, work })
+        Ok(Self { cache, programs, kernel, image, origin: Vec::new(), work })
     }
 
     /// Runs `splice` on the host.
@@ -146,7 +150,9 @@ impl Lab {
 
     /// Prepares the kernel.
     pub fn prepare(&self) -> Result<Answer> {
-        self.splice(&["prepare", "--release", &self.kernel.release])?.success()
+        let origin = self.origin.iter().map(String::as_str);
+        let words = ["prepare", "--release", &self.kernel.release];
+        self.splice(&words.into_iter().chain(origin).collect::<Vec<_>>())?.success()
     }
 
     /// Creates an update from a patch's text. The file need not exist afterwards: see the answer.
@@ -172,6 +178,10 @@ impl Lab {
         Ok((update.clone(), self.splice(&[&words, more].concat())?))
     }
 }
+
+/// How often a switch is asked for that somebody is in the way of, and what is waited in between.
+const TRIES: u64 = 200;
+const PATIENCE: Duration = Duration::from_millis(20);
 
 const PROBE_EVENTS: &str = "/sys/kernel/tracing/kprobe_events";
 const PROBE_SWITCH: &str = "/sys/kernel/tracing/events/kprobes/lab/enable";
@@ -237,15 +247,11 @@ impl Guest {
         }
         let mut options = Options::new(&image.kernel);
         contents.append.clone_into(&mut options.append);
-        if let Some(limit) = contents.limit {
-            options.limit = limit;
-        }
+        options.limit = contents.limit.unwrap_or(options.limit) * image.pace;
         if let Some(cpus) = contents.cpus {
             options.cpus = cpus;
         }
-        if let Some(memory) = contents.memory_mib {
-            options.memory_mib = memory;
-        }
+        options.memory_mib = contents.memory_mib.unwrap_or(image.memory_mib);
         options.one_thread = contents.rewrites_itself;
         let mut machine = Machine::boot(&options, &initramfs)?;
         if !order.is_empty() {
@@ -295,6 +301,20 @@ impl Guest {
     /// Takes an update back.
     pub fn undo(&mut self, id: &str) -> Result<Answer> {
         self.splice(&["undo", id])
+    }
+
+    /// Asks the kernel side for a switch, `1` or `0`, until nobody is in the way; how often somebody was.
+    pub fn switch(&mut self, id: &str, value: &str) -> Result<u64> {
+        let file = |name: &str| format!("/sys/kernel/splice/{id}/{name}");
+        for busy in 0..TRIES {
+            match self.machine.write(&file("enabled"), value) {
+                Ok(()) => return Ok(busy),
+                Err(error) if format!("{error:#}").contains("os error 16") => {}
+                Err(error) => return Err(error),
+            }
+            std::thread::sleep(PATIENCE);
+        }
+        bail!("somebody is always in the way: {}", self.machine.read(&file("conflicts"))?)
     }
 
     /// Runs a probe without privileges: whether what it tries is allowed, and what it printed.

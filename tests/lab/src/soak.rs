@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::fixes;
 use crate::protocol::Command;
@@ -19,9 +19,6 @@ const FIX: &str = "attach-filter";
 const ROUND: usize = 10;
 /// Rounds before memory is first looked at: caches fill in the beginning.
 const WARM_UP: usize = 5;
-/// How often a switch is asked for that somebody is in the way of, and what is waited in between.
-const TRIES: u64 = 200;
-const PATIENCE: Duration = Duration::from_millis(20);
 /// A module that comes and goes.
 const MODULE: &str = "kernel/drivers/net/dummy.ko";
 /// Growth of one slab cache that is taken for noise, in objects for each cycle. Whatever leaks in a
@@ -113,31 +110,16 @@ fn one(guest: &mut Guest, switches: &mut Switches) -> Result<u64> {
     guest.apply(FIX)?.success()?;
     for _ in 1..ROUND {
         for value in ["0", "1"] {
-            switch(guest, value, switches)?;
+            let busy = guest.switch(FIX, value)?;
+            switches.busy += busy;
+            switches.most = switches.most.max(busy);
+            let pause = guest.machine.read(&format!("/sys/kernel/splice/{FIX}/pause_ns"))?;
+            switches.pauses.push(pause.trim().parse().context("no pause")?);
         }
     }
     let status = guest.splice(&["status", FIX])?.success()?;
     guest.undo(FIX)?.success()?;
     Ok(status.number("cleared").unwrap_or(0))
-}
-
-/// Asks the kernel side for a switch until nobody is in the way.
-fn switch(guest: &mut Guest, value: &str, switches: &mut Switches) -> Result<()> {
-    let file = |name: &str| format!("/sys/kernel/splice/{FIX}/{name}");
-    for tried in 0..TRIES {
-        match guest.machine.write(&file("enabled"), value) {
-            Ok(()) => {
-                let pause = guest.machine.read(&file("pause_ns"))?;
-                switches.pauses.push(pause.trim().parse().context("no pause")?);
-                switches.most = switches.most.max(tried);
-                return Ok(());
-            }
-            Err(error) if format!("{error:#}").contains("os error 16") => switches.busy += 1,
-            Err(error) => return Err(error),
-        }
-        std::thread::sleep(PATIENCE);
-    }
-    bail!("somebody is always in the way: {}", guest.machine.read(&file("conflicts"))?)
 }
 
 /// Slab caches that grew by more than that many objects from each count to the next. What is freed

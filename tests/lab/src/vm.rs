@@ -245,14 +245,19 @@ impl Machine {
 
     /// Saves a range of the kernel's memory to a file of the host, through the monitor.
     pub fn save_memory(&mut self, address: u64, size: u64, file: &Path) -> Result<()> {
+        let file = std::path::absolute(file)?;
+        let arguments = json!({"val": address.cast_signed(), "size": size, "filename": file});
+        self.monitor()?.command(&json!({"execute": "memsave", "arguments": arguments})).map(drop)
+    }
+
+    /// The monitor, which nobody else has meanwhile.
+    pub fn monitor(&self) -> Result<Monitor> {
         let path = self.directory.path().join("monitor");
         let stream = UnixStream::connect(path).context("cannot reach QEMU's monitor")?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let mut monitor = BufReader::new(stream);
-        let file = std::path::absolute(file)?;
-        let arguments = json!({"val": address.cast_signed(), "size": size, "filename": file});
-        command(&mut monitor, &json!({"execute": "qmp_capabilities"}))?;
-        command(&mut monitor, &json!({"execute": "memsave", "arguments": arguments}))
+        let mut monitor = Monitor { line: BufReader::new(stream) };
+        monitor.command(&json!({"execute": "qmp_capabilities"}))?;
+        Ok(monitor)
     }
 
     /// Switches the machine off and waits for its end; fails if the console holds an alarm.
@@ -391,20 +396,43 @@ fn start_qemu(options: &Options, directory: &Path) -> Result<Child> {
         .context("cannot run qemu-system-x86_64 (Debian package qemu-system-x86)")
 }
 
-/// Sends one monitor command and waits for its result, past greetings and events.
-fn command(monitor: &mut BufReader<UnixStream>, what: &Value) -> Result<()> {
-    monitor.get_mut().write_all(format!("{what}\n").as_bytes())?;
-    loop {
-        let mut text = String::new();
-        if monitor.read_line(&mut text).context("QEMU's monitor does not answer")? == 0 {
-            bail!("QEMU's monitor closed the line");
-        }
-        let answer: Value = serde_json::from_str(&text)?;
-        if let Some(error) = answer.get("error") {
-            bail!("QEMU's monitor refuses {what}: {error}");
-        }
-        if answer.get("return").is_some() {
-            return Ok(());
+/// QEMU's monitor: what happens to a machine from outside.
+pub struct Monitor {
+    line: BufReader<UnixStream>,
+}
+
+impl Monitor {
+    /// A non-maskable interrupt, as from outside: on the processor that takes those, the first one.
+    pub fn interrupt(&mut self) -> Result<()> {
+        self.command(&json!({"execute": "inject-nmi"})).map(drop)
+    }
+
+    /// Wakes a machine that is suspended.
+    pub fn wake(&mut self) -> Result<()> {
+        self.command(&json!({"execute": "system_wakeup"})).map(drop)
+    }
+
+    /// Whether the machine is suspended.
+    pub fn is_suspended(&mut self) -> Result<bool> {
+        let answer = self.command(&json!({"execute": "query-status"}))?;
+        Ok(answer.get("status").and_then(Value::as_str) == Some("suspended"))
+    }
+
+    /// Gives a command, and reads on past greetings and events until it is answered.
+    fn command(&mut self, what: &Value) -> Result<Value> {
+        self.line.get_mut().write_all(format!("{what}\n").as_bytes())?;
+        loop {
+            let mut text = String::new();
+            if self.line.read_line(&mut text).context("QEMU's monitor does not answer")? == 0 {
+                bail!("QEMU's monitor closed the line");
+            }
+            let answer: Value = serde_json::from_str(&text)?;
+            if let Some(error) = answer.get("error") {
+                bail!("QEMU's monitor refuses {what}: {error}");
+            }
+            if let Some(answer) = answer.get("return") {
+                return Ok(answer.clone());
+            }
         }
     }
 }

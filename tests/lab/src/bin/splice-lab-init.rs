@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `/init` of the lab's virtual machines: it serves the host, or (by its first argument) is the load,
-//! a probe, calls of new code, a stalled command, idle threads, unrest, a process that just ends, or one
+//! a probe, calls of new code, a stalled command, one whose allocations fail, an update that goes on and off, idle threads, unrest, a process that just ends, or one
 //! that has the kernel give back what is free.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use splice_lab::guest::{construct, kernel, load, probe, serve, stall, unrest};
+use splice_lab::guest::{construct, faulty, flip, kernel, load, probe, serve, stall, unrest};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -19,6 +19,8 @@ fn main() -> ExitCode {
             Ok(room) => stall::run(room, command),
             Err(_) => ExitCode::from(2),
         },
+        ["faulty", command @ ..] => faulty::run(command),
+        ["flip", file] => flip::run(file),
         ["threads", number] => match number.parse() {
             Ok(number) => load::sleep(number),
             Err(_) => ExitCode::from(2),
@@ -45,7 +47,8 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | threads NUMBER | settle | \
+                "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | faulty COMMAND… | flip FILE | \
+                 threads NUMBER | settle | \
                  unrest MODULE… | load THREADS PACE_US"
             );
             ExitCode::from(2)

@@ -4,6 +4,8 @@
 
 pub mod command;
 pub mod construct;
+pub mod faulty;
+pub mod flip;
 pub mod kernel;
 pub mod load;
 pub mod netlink;

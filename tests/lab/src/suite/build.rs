@@ -36,8 +36,8 @@ fn no_update(file: PathBuf, answer: Answer) -> Result<Answer> {
 }
 
 fn reproducible(fixture: &Fixture) -> Result<()> {
-    let first = fixture.updates.iter().find(|(id, _)| *id == FIX).context("no update")?;
-    let first = std::fs::read(&first.1)?;
+    let first = fixture.update(FIX)?;
+    let first = std::fs::read(first)?;
     let (file, answer) = fixture.lab.create(FIX, &patch(fixture)?)?;
     answer.success()?;
     ensure!(std::fs::read(file)? == first, "the same input made another update");

@@ -60,8 +60,8 @@ const FLIPPED: &str = "sk_setsockopt";
 fn checked(fixture: &Fixture) -> Result<()> {
     let image = &fixture.lab.image;
     let check = |id: &str, kernel: &Path| -> Result<Answer> {
-        let file = fixture.updates.iter().find(|(name, _)| *name == id).context("no update")?;
-        let [file, kernel] = [&file.1, kernel].map(|path| path.to_string_lossy().into_owned());
+        let [file, kernel] =
+            [fixture.update(id)?, kernel].map(|path| path.to_string_lossy().into_owned());
         fixture.lab.splice(&["check", &file, "--kernel", &kernel])
     };
     for id in [FIX, SLEEPER] {

@@ -26,8 +26,8 @@ fn many_sites(fixture: &Fixture) -> Result<()> {
     let accept = ["--accept", "init:tcp_tasklet_init"];
     let (many, answer) = lab.create_with(ID, &patch, &accept)?;
     answer.success()?;
-    let fix = fixture.updates.iter().find(|(id, _)| *id == FIX).context("no update")?;
-    let updates = vec![(ID, many.as_path()), (FIX, fix.1.as_path())];
+    let fix = fixture.update(FIX)?;
+    let updates = vec![(ID, many.as_path()), (FIX, fix)];
     let mut guest = Guest::boot(lab, &lab.image, &Contents { updates, ..Contents::default() })?;
     guest.machine.start_load()?;
     let first = guest.machine.address("tcp_ack")?;

@@ -11,15 +11,17 @@ mod machine;
 mod many;
 mod modules;
 mod newcode;
+mod nmi;
 mod parked;
 mod race;
 mod reach;
 mod refusals;
 mod replace;
 mod stacked;
+mod suspend;
 mod targets;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -99,6 +101,12 @@ impl Fixture {
         Ok(())
     }
 
+    /// The file of one of its updates.
+    fn update(&self, id: &str) -> Result<&Path> {
+        let found = self.updates.iter().find(|(name, _)| *name == id);
+        Ok(found.with_context(|| format!("there is no update {id}"))?.1.as_path())
+    }
+
     /// A patch for the function that a reader of an event descriptor sleeps in: a buffer that is too
     /// small gets another error.
     fn eventfd(&self) -> Result<String> {
@@ -133,6 +141,8 @@ pub fn run(filter: Option<String>) -> Result<bool> {
     replace::run(&mut suite, &fixture);
     many::run(&mut suite, &fixture);
     race::run(&mut suite, &fixture);
+    nmi::run(&mut suite, &fixture);
+    suspend::run(&mut suite, &fixture);
     refusals::run(&mut suite, &fixture);
     image::run(&mut suite, &fixture);
     newcode::run(&mut suite, &fixture);

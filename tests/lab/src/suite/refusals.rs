@@ -124,9 +124,9 @@ fn flipped(fixture: &Fixture) -> Result<()> {
     guest.machine.power_off()?;
     let core = place.join("core");
     let check = |id: &str| {
-        let file = fixture.updates.iter().find(|(name, _)| *name == id).context("no update")?;
-        let [file, core, symbols] = [&file.1, &core, &place.join("kallsyms")]
-            .map(|path| path.to_string_lossy().into_owned());
+        let file = fixture.update(id)?;
+        let [file, core, symbols] =
+            [file, &core, &place.join("kallsyms")].map(|path| path.to_string_lossy().into_owned());
         fixture.lab.splice(&["check", &file, "--snapshot", &core, "--symbols", &symbols])
     };
     for id in [FIX, MODULE_FIX, SLEEPER] {
