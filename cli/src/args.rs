@@ -133,8 +133,9 @@ An update patches the modules that are loaded; what is loaded later comes from t
 --modules, DIR gets the whole modules from the patched source, built as the distribution builds them and \
 against its symbol versions, without debug information and BTF. Nothing in DIR is written over. To have \
 them loaded, put them into /lib/modules/RELEASE/updates and run depmod RELEASE; an initramfs may hold a \
-copy. They are not signed: a kernel that asks for signatures (module.sig_enforce, lockdown) does not load \
-them until you sign them with a key that it trusts, and others load them and note the taint E.";
+copy. With --sign-key they are signed; without, a kernel that asks for signatures (module.sig_enforce, \
+lockdown) does not load them, and others load them and note the taint E. The update itself is signed when it \
+is applied.";
 
 /// What goes into an update.
 #[derive(Debug, Args)]
@@ -173,6 +174,8 @@ pub(crate) struct CreateArgs {
     /// next load of it is right.
     #[arg(long, value_name = "DIR")]
     pub(crate) modules: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) signing: SigningArgs,
     /// Parallel jobs; by default one for each processor.
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
@@ -291,8 +294,27 @@ pub(crate) struct PatienceArgs {
     pub(crate) no_interrupt: bool,
 }
 
+/// What modules are signed with, for a kernel that asks for it.
+#[derive(Debug, Args)]
+pub(crate) struct SigningArgs {
+    /// Sign the modules with this private key, which needs openssl. For a kernel that loads only signed
+    /// modules (module.sig_enforce, lockdown=integrity); it must trust the key.
+    #[arg(long, value_name = "FILE", requires = "sign_cert")]
+    pub(crate) sign_key: Option<PathBuf>,
+    /// The key's X.509 certificate.
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    pub(crate) sign_cert: Option<PathBuf>,
+}
+
+const APPLY: &str = "\
+An update's modules are finished for the running kernel before they are loaded: addresses that differ from \
+one start to the next are written into them. So a kernel that asks for signatures needs them to be made \
+here, with a key that it trusts: one built into it, or one that the machine's owner has enrolled (mokutil). \
+In lockdown=confidentiality the kernel's memory cannot be read, and no update is applied.";
+
 /// What to apply.
 #[derive(Debug, Args)]
+#[command(after_help = APPLY)]
 pub(crate) struct ApplyArgs {
     /// The update.
     #[arg(value_name = "FILE.splice")]
@@ -302,6 +324,8 @@ pub(crate) struct ApplyArgs {
     /// that are to be in effect.
     #[arg(long)]
     pub(crate) replace: bool,
+    #[command(flatten)]
+    pub(crate) signing: SigningArgs,
     #[command(flatten)]
     pub(crate) patience: PatienceArgs,
 }
@@ -347,6 +371,8 @@ pub(crate) struct UninstallArgs {
 #[derive(Debug, Args)]
 #[command(after_help = INSTALL)]
 pub(crate) struct BootArgs {
+    #[command(flatten)]
+    pub(crate) signing: SigningArgs,
     #[command(flatten)]
     pub(crate) patience: PatienceArgs,
 }

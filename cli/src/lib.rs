@@ -20,6 +20,7 @@ mod plugins;
 mod prepare;
 mod progress;
 mod settle;
+mod sign;
 mod units;
 mod verify;
 

@@ -16,6 +16,7 @@ use super::refuse::unless_accepted;
 use crate::args::CreateArgs;
 use crate::exit::{Exit, Failure};
 use crate::kernel::{self, Built, Compiled, Kbuild, Owner, Patched, Tree, cache};
+use crate::sign::Signer;
 
 /// The modules that differ: where each is to be written, and its path in the kernel tree.
 pub(super) type Wanted = BTreeMap<PathBuf, String>;
@@ -91,11 +92,16 @@ pub(super) fn build(
 ) -> Result<Fixed, Failure> {
     let mut all = Vec::new();
     let mut objections = Vec::new();
+    let signer = Signer::named(&args.signing);
     for (file, path) in wanted {
         note(&format!("building the fixed module {path}"));
         let fixed = kernel::fixed_module(tree, patched, path, jobs, note)?;
         objections.extend(fixed.objections);
-        all.push((file.clone(), fixed.module));
+        let module = match &signer {
+            Some(signer) => signer.sign(fixed.module)?,
+            None => fixed.module,
+        };
+        all.push((file.clone(), module));
     }
     unless_accepted(objections, &args.accept)?;
     Ok(Fixed(all))

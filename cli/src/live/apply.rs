@@ -19,6 +19,7 @@ use super::{LiveError, Status, load, undo};
 use crate::check::{self, Checked};
 use crate::exit::Failure;
 use crate::inspect;
+use crate::sign::Signer;
 
 /// What `apply` did.
 #[derive(Debug, Serialize)]
@@ -115,8 +116,18 @@ fn core_values(manifest: &Manifest, snapshot: &Snapshot) -> Result<Values, LiveE
     Ok(values)
 }
 
-fn finished(update: &Update, file: &str, values: &Values) -> Result<Vec<u8>, LiveError> {
-    Ok(plan::finalise(update.file(file)?, &values.symbols, &values.bytes)?)
+fn finished(
+    update: &Update,
+    file: &str,
+    values: &Values,
+    signer: Option<&Signer>,
+) -> Result<Vec<u8>, Failure> {
+    let file = update.file(file).map_err(LiveError::from)?;
+    let module = plan::finalise(file, &values.symbols, &values.bytes).map_err(LiveError::from)?;
+    match signer {
+        Some(signer) => signer.sign(module),
+        None => Ok(module),
+    }
 }
 
 /// What the update modules are told if a target is left out.
@@ -144,17 +155,26 @@ fn kernel(sysfs: &Sysfs, act: Act) -> Result<(Snapshot, Vec<String>), Failure> {
     Ok((snapshot.with_bytes(places), replaced))
 }
 
-/// Applies an update to the running kernel, beside what is applied or instead of it.
+/// How an update is applied.
+pub(crate) struct Manner<'a> {
+    /// Beside what is applied, or instead of it.
+    pub(crate) act: Act,
+    /// When to give up.
+    pub(crate) patience: Patience,
+    /// Who signs its modules.
+    pub(crate) signer: Option<&'a Signer>,
+}
+
+/// Applies an update to the running kernel.
 pub(crate) fn apply(
     arch: &'static dyn Arch,
     update: &Update,
-    act: Act,
-    patience: Patience,
+    Manner { act, patience, signer }: Manner,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Applied, Failure> {
     let manifest = &update.manifest;
     let sysfs = Sysfs::default();
-    load::may_load()?;
+    load::may_load(signer)?;
     if act == Act::Replace && manifest.stacked {
         return Err(LiveError::Based(manifest.id.clone()).into());
     }
@@ -197,18 +217,19 @@ pub(crate) fn apply(
         }
         None => {
             let values = core_values(manifest, &snapshot)?;
-            Some(finished(update, &manifest.core.file, &values)?)
+            Some(finished(update, &manifest.core.file, &values, signer)?)
         }
     };
     let mut images = Vec::new();
     for (target, values) in manifest.targets.iter().zip(&all) {
-        images.push((target.module_name.as_str(), finished(update, &target.module, values)?));
+        images
+            .push((target.module_name.as_str(), finished(update, &target.module, values, signer)?));
     }
 
     progress("loading the update's modules");
     let mut loaded = Loaded { sysfs: &sysfs, modules: Vec::new() };
     if let Some(image) = core {
-        load::load(CORE, &image, c"")?;
+        load::load(CORE, &image, c"", signer.is_some())?;
         loaded.modules.push(CORE);
     }
     let values = parameters(manifest, &left_out);
@@ -217,7 +238,8 @@ pub(crate) fn apply(
         // What comes with the module is linked to the target before the target is held.
         still()?;
         // That the target has gone explains best why the module is not loaded.
-        load::load(name, image, &values).or_else(|error| still().and(Err(error)))?;
+        load::load(name, image, &values, signer.is_some())
+            .or_else(|error| still().and(Err(error)))?;
         loaded.modules.push(name);
     }
     still()?;

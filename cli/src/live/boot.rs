@@ -11,7 +11,7 @@ use anyhow::Context;
 use serde::Serialize;
 use splice_core::arch::Arch;
 
-use super::apply::apply;
+use super::apply::{Manner, apply};
 use super::load;
 use super::store::{Installed, Store};
 use super::sysfs::Act;
@@ -20,6 +20,7 @@ use crate::args::{BootArgs, InstallArgs, UninstallArgs};
 use crate::exit::{Exit, Failure};
 use crate::inspect;
 use crate::output::Output;
+use crate::sign::Signer;
 
 /// The word of the kernel's command line with which nothing is applied.
 const OFF: &str = "splice=off";
@@ -173,7 +174,8 @@ fn one(
     if Sysfs::default().state(&installed.id)? == Some(State::Applied) {
         return Ok(Outcome::AlreadyApplied);
     }
-    load::may_load()?;
+    let signer = Signer::named(&args.signing);
+    load::may_load(signer.as_ref())?;
     let (update, _) = inspect::read(&installed.file)?;
     if update.manifest.id != installed.id || update.manifest.release != installed.release {
         let text = format!(
@@ -185,8 +187,9 @@ fn one(
         return Err(Failure::new(Exit::Failed, text));
     }
     store.begin(installed)?;
-    let patience = args.patience.into();
-    let applied = apply(arch, &update, Act::Apply, patience, &mut |text| output.detail(text));
+    let signer = signer.as_ref();
+    let manner = Manner { act: Act::Apply, patience: args.patience.into(), signer };
+    let applied = apply(arch, &update, manner, &mut |text| output.detail(text));
     store.end(installed)?;
     applied.map(|_| Outcome::Applied)
 }

@@ -12,6 +12,7 @@ use rustix::system::{delete_module, init_module};
 
 use super::LiveError;
 use crate::kernel::cache;
+use crate::sign::Signer;
 
 /// `O_NONBLOCK`, without which removing a module that is in use might wait for ever.
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
@@ -19,33 +20,41 @@ const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 const NEED_ROOT: &str = "changing the running kernel needs root (CAP_SYS_MODULE)";
 const DISABLED: &str = "module loading is disabled until the next boot \
                         (kernel.modules_disabled is 1), and an update is a module";
-const SIGNED: &str = "this kernel loads only signed modules, and an update is finished for the \
-                      running kernel after it could have been signed; boot without \
-                      module.sig_enforce and with Secure Boot's lockdown off to use it";
+const SIGNED: &str = "this kernel loads only signed modules; give --sign-key and --sign-cert, of a key \
+                      that it trusts, or boot without module.sig_enforce and lockdown";
+const UNTRUSTED: &str = "the kernel does not trust the key that the modules were signed with; have the \
+                         machine's owner enroll its certificate (mokutil --import), or use a key \
+                         that is built into the kernel";
+const UNREADABLE: &str = "the kernel is locked down (confidentiality), so that its code cannot be read and \
+                          proven; boot with lockdown=integrity at most";
 
 fn says(path: &str, what: &str) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.contains(what))
 }
 
-fn lockdown() -> Option<&'static str> {
-    const FILE: &str = "/sys/kernel/security/lockdown";
-    ["integrity", "confidentiality"].into_iter().find(|mode| says(FILE, &format!("[{mode}]")))
-}
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// Says beforehand what would be refused later.
-pub(crate) fn may_load() -> Result<(), LiveError> {
+pub(crate) fn may_load(signer: Option<&Signer>) -> Result<(), LiveError> {
     let refuse = |why: String| Err(LiveError::NotPermitted(why));
     may_switch()?;
     if says("/proc/sys/kernel/modules_disabled", "1") {
         return refuse(DISABLED.to_owned());
     }
+    // LOCKDOWN_KCORE is among what confidentiality forbids (include/linux/security.h).
+    if says(LOCKDOWN, "[confidentiality]") {
+        return refuse(UNREADABLE.to_owned());
+    }
+    if signer.is_some() {
+        return Ok(());
+    }
     if says("/sys/module/module/parameters/sig_enforce", "Y") {
         return refuse(SIGNED.to_owned());
     }
-    match lockdown() {
-        Some(mode) => refuse(format!("the kernel is locked down ({mode}): {SIGNED}")),
-        None => Ok(()),
+    if says(LOCKDOWN, "[integrity]") {
+        return refuse(format!("the kernel is locked down (integrity): {SIGNED}"));
     }
+    Ok(())
 }
 
 /// Undoing needs less: what is loaded is switched, not loaded.
@@ -57,10 +66,13 @@ pub(crate) fn may_switch() -> Result<(), LiveError> {
     }
 }
 
-fn explain(module: &str, error: Errno) -> LiveError {
+fn explain(module: &str, error: Errno, signed: bool) -> LiveError {
     let why = match error {
         Errno::PERM if says("/proc/sys/kernel/modules_disabled", "1") => {
             return LiveError::NotPermitted(DISABLED.to_owned());
+        }
+        Errno::PERM if signed && says(LOCKDOWN, "[integrity]") => {
+            return LiveError::NotPermitted(UNTRUSTED.to_owned());
         }
         Errno::PERM => {
             return LiveError::NotPermitted(format!(
@@ -68,7 +80,8 @@ fn explain(module: &str, error: Errno) -> LiveError {
             ));
         }
         Errno::KEYREJECTED | Errno::NOKEY | Errno::ACCESS => {
-            return LiveError::NotPermitted(SIGNED.to_owned());
+            let why = if signed { UNTRUSTED } else { SIGNED };
+            return LiveError::NotPermitted(why.to_owned());
         }
         Errno::EXIST => "a module of that name is loaded already; if `splice list` does not show \
                          its update, remove it with rmmod"
@@ -86,8 +99,13 @@ fn explain(module: &str, error: Errno) -> LiveError {
 }
 
 /// Loads a module, with these values for its parameters.
-pub(crate) fn load(module: &str, image: &[u8], values: &CStr) -> Result<(), LiveError> {
-    init_module(image, values).map_err(|error| explain(module, error))
+pub(crate) fn load(
+    module: &str,
+    image: &[u8],
+    values: &CStr,
+    signed: bool,
+) -> Result<(), LiveError> {
+    init_module(image, values).map_err(|error| explain(module, error, signed))
 }
 
 /// Removes a module. One that is just being released is waited for, shortly.
@@ -135,14 +153,15 @@ mod tests {
 
     #[test]
     fn refusals_say_what_to_do_and_have_their_code() {
-        for (error, code, words) in [
-            (Errno::PERM, 7, "root"),
-            (Errno::KEYREJECTED, 7, "signed"),
-            (Errno::NOEXEC, 1, "another kernel"),
-            (Errno::EXIST, 1, "rmmod"),
-            (Errno::NOENT, 1, "symbol"),
+        for (error, signed, code, words) in [
+            (Errno::PERM, false, 7, "root"),
+            (Errno::KEYREJECTED, false, 7, "--sign-key"),
+            (Errno::NOKEY, true, 7, "does not trust the key"),
+            (Errno::NOEXEC, false, 1, "another kernel"),
+            (Errno::EXIST, false, 1, "rmmod"),
+            (Errno::NOENT, false, 1, "symbol"),
         ] {
-            let error = explain("splice_x", error);
+            let error = explain("splice_x", error, signed);
             assert_eq!(error.exit() as u8, code, "{error}");
             assert!(error.to_string().contains(words), "{error}");
         }

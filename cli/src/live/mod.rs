@@ -24,6 +24,7 @@ use serde::Serialize;
 use splice_core::arch::Arch;
 use splice_core::runpre::AppliedUpdate;
 
+use apply::Manner;
 pub(crate) use boot::{run_boot, run_install, run_uninstall};
 use error::LiveError;
 use store::Installed;
@@ -35,6 +36,7 @@ use crate::args::{ApplyArgs, PatienceArgs, StatusArgs, UndoArgs};
 use crate::exit::Failure;
 use crate::inspect;
 use crate::output::Output;
+use crate::sign::Signer;
 
 impl From<PatienceArgs> for Patience {
     fn from(args: PatienceArgs) -> Self {
@@ -81,11 +83,12 @@ pub(crate) fn run_apply(
     output: &Output,
 ) -> Result<(), Failure> {
     // Who may not apply is told so before anything is read.
-    load::may_load()?;
+    let signer = Signer::named(&args.signing);
+    load::may_load(signer.as_ref())?;
     let (update, _) = inspect::read(&args.file)?;
     let act = if args.replace { Act::Replace } else { Act::Apply };
-    let patience = args.patience.into();
-    let applied = apply::apply(arch, &update, act, patience, &mut |text| output.note(text))?;
+    let manner = Manner { act, patience: args.patience.into(), signer: signer.as_ref() };
+    let applied = apply::apply(arch, &update, manner, &mut |text| output.note(text))?;
     for one in boot::installed().unwrap_or_default() {
         if applied.replaced.contains(&one.id) && one.release == applied.release {
             let Installed { id, .. } = &one;

@@ -76,6 +76,17 @@ pub fn lab(stock: Lab) -> Result<Lab> {
     Ok(Lab { kernel: Kernel { release, version }, image, origin, ..stock })
 }
 
+/// The key that its modules are signed with, and the certificate, which is in the same file; none for
+/// another kernel, whose key nobody has.
+pub fn key(lab: &Lab) -> Result<Option<[Vec<u8>; 2]>> {
+    if !is_wanted() {
+        return Ok(None);
+    }
+    let source = lab.cache.lab().join(format!("checked-{}", lab.kernel.version)).join("source");
+    let key = std::fs::read(source.join("certs/signing_key.pem"))?;
+    Ok(Some([key.clone(), key]))
+}
+
 /// `6.1.170` of `6.1.170-3`.
 fn upstream(version: &str) -> Result<&str> {
     version.split('-').next().filter(|name| !name.is_empty()).context("a kernel without version")

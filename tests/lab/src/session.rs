@@ -202,6 +202,8 @@ pub struct Contents<'a> {
     pub updates: Vec<(&'a str, &'a Path)>,
     /// Other files by their path in the guest, without the leading slash.
     pub files: Vec<(&'a str, Vec<u8>)>,
+    /// Other programs of the host, by their path in the guest.
+    pub programs: &'a [(&'a str, &'a str)],
     /// Modules to load before anything else.
     pub modules: Vec<String>,
     /// Modules to have at hand, for [`Guest::load_module`].
@@ -225,6 +227,9 @@ impl Guest {
         let mut initramfs = Initramfs::new();
         initramfs.program("init", &lab.programs.init)?;
         initramfs.program("bin/splice", &lab.programs.splice)?;
+        for (path, source) in contents.programs {
+            initramfs.program(path, Path::new(source))?;
+        }
         for (id, path) in &contents.updates {
             let body = std::fs::read(path)
                 .with_context(|| format!("cannot read the update {}", path.display()))?;

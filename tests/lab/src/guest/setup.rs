@@ -23,6 +23,7 @@ pub fn mount_all() -> Result<()> {
         ("tmpfs", "/run"),
         ("debugfs", "/sys/kernel/debug"),
         ("tracefs", "/sys/kernel/tracing"),
+        ("securityfs", "/sys/kernel/security"),
     ] {
         if !Path::new(place).is_dir() {
             std::fs::create_dir_all(place).with_context(|| format!("cannot create {place}"))?;

@@ -4,6 +4,9 @@
 use anyhow::{Context, Result, ensure};
 
 use super::{FIX, Fixture, MODULE_FIX, SLEEPER, Suite};
+use splice_cli::kernel::packages;
+
+use crate::checked;
 use crate::packages::kernels;
 use crate::session::{Contents, Guest, update};
 use crate::snapshot;
@@ -36,12 +39,62 @@ fn another_release(fixture: &Fixture) -> Result<()> {
     guest.machine.power_off()
 }
 
+/// What the guest has a key and its certificate in.
+const KEY: [&str; 2] = ["etc/key.pem", "etc/certificate.pem"];
+const SIGNED: [&str; 4] = ["--sign-key", "/etc/key.pem", "--sign-cert", "/etc/certificate.pem"];
+
+/// What the kernel notes if it loads a module whose signature it does not trust, or that has none
+/// (`TAINT_UNSIGNED_MODULE`, include/linux/panic.h).
+const UNSIGNED: u32 = 1 << 13;
+
+/// Each kernel that asks for signatures refuses an update beforehand; with a key, it is the kernel that
+/// decides: a stock one trusts nobody's here, and the checked one trusts that of its own build.
 fn signatures(fixture: &Fixture) -> Result<()> {
-    let contents = Contents { append: "module.sig_enforce=1", ..contents(fixture) };
-    let mut guest = Guest::boot(&fixture.lab, &fixture.lab.image, &contents)?;
-    guest.apply(FIX)?.expect(7)?.says(&["sign"])?;
-    guest.expect_clean()?;
-    guest.machine.power_off()
+    let key = match checked::key(&fixture.lab)? {
+        Some(key) => key,
+        None => new_key(fixture)?,
+    };
+    let files = KEY.into_iter().zip(key).collect::<Vec<_>>();
+    let openssl = [("bin/openssl", "/usr/bin/openssl")];
+    for (append, unsigned) in [
+        ("module.sig_enforce=1", 7),
+        ("lockdown=integrity", 7),
+        ("lockdown=confidentiality", 7),
+        ("", 0),
+    ] {
+        let contents =
+            Contents { append, files: files.clone(), programs: &openssl, ..contents(fixture) };
+        let mut guest = Guest::boot(&fixture.lab, &fixture.lab.image, &contents)?;
+        guest.apply(FIX)?.expect(unsigned)?;
+        if unsigned == 0 {
+            guest.undo(FIX)?.success()?;
+        }
+        let file = update(FIX);
+        let answer = guest.splice(&[&["apply", file.as_str()], SIGNED.as_slice()].concat())?;
+        match append {
+            "lockdown=confidentiality" => drop(answer.expect(7)?.says(&["cannot be read"])?),
+            "" => drop(answer.success()?),
+            _ if checked::is_wanted() => drop(answer.success()?),
+            _ => drop(answer.expect(7)?.says(&["does not trust the key"])?),
+        }
+        if !guest.loaded()?.is_empty() {
+            let taints: u32 = guest.machine.read("/proc/sys/kernel/tainted")?.trim().parse()?;
+            ensure!(append.is_empty() || taints & UNSIGNED == 0, "the taints are {taints}");
+            guest.undo(FIX)?.success()?;
+        }
+        guest.expect_clean().with_context(|| format!("with {append:?}"))?;
+        guest.machine.power_off()?;
+    }
+    Ok(())
+}
+
+/// A key that no kernel knows, and its certificate.
+fn new_key(fixture: &Fixture) -> Result<[Vec<u8>; 2]> {
+    let place = fixture.lab.work.path();
+    let words =
+        "req -x509 -newkey rsa:2048 -nodes -subj /CN=lab -keyout key.pem -out certificate.pem";
+    packages::run(std::process::Command::new("openssl").args(words.split(' ')).current_dir(place))?;
+    Ok([std::fs::read(place.join("key.pem"))?, std::fs::read(place.join("certificate.pem"))?])
 }
 
 /// Functions that some thread is always in, as the list in the engine has them: id, name, file, what
