@@ -137,12 +137,18 @@ static int splice_home(const struct splice_stop *stop, struct splice_spot *spot,
 static int splice_place(struct splice_stop *stop, struct splice_member *member,
 			struct splice_spot *spot)
 {
+	const struct splice_spot *before = stop->update->spots;
 	struct splice_update *other;
 
 	if (splice_home(stop, spot, member))
 		return splice_fail(stop->update, -EFAULT,
 				   "%pS is not in module %s",
 				   (void *)spot->addr, member->part->target);
+	for (; before < spot; before++)
+		if (splice_touch(before, spot))
+			return splice_fail(stop->update, -EINVAL,
+					   "two of its places overlap at %pS",
+					   (void *)spot->addr);
 	/* Whoever wrote an object before has left what is expected, or not. */
 	list_for_each_entry(other, &splice_updates, node)
 		if (spot->code && other->state == SPLICE_APPLIED &&

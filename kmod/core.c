@@ -7,10 +7,12 @@
 
 #include <linux/ctype.h>
 #include <linux/limits.h>
+#include <linux/mm.h>
 #include <linux/notifier.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/string.h>
+#include <linux/version.h>
 
 #include "core.h"
 
@@ -38,11 +40,52 @@ int splice_fail(struct splice_update *update, int err, const char *fmt, ...)
 	return err;
 }
 
-static bool splice_id_ok(const char *id)
+/*
+ * Whether some memory is the update module's own. What describes an update is
+ * believed no further than that: an update that was damaged, or made by
+ * another program, is refused.
+ */
+static bool splice_has(const struct splice_part *part, const void *ptr,
+		       size_t size)
 {
-	size_t len = strlen(id);
+	unsigned long first = (unsigned long)ptr, last = first + size - 1;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
+	enum mod_mem_type type;
 
-	if (!len || len > SPLICE_ID_MAX)
+	for_class_mod_mem_type(type, core)
+		if (last >= first &&
+		    within_module_mem_type(first, part->owner, type) &&
+		    within_module_mem_type(last, part->owner, type))
+			return true;
+	return false;
+#else
+	return last >= first && within_module_core(first, part->owner) &&
+	       within_module_core(last, part->owner);
+#endif
+}
+
+static bool splice_has_array(const struct splice_part *part, const void *ptr,
+			     u32 n, size_t size)
+{
+	return !n || (IS_ALIGNED((unsigned long)ptr, sizeof(long)) &&
+		      splice_has(part, ptr, n * size));
+}
+
+/* A string of less than @max bytes. */
+static bool splice_has_text(const struct splice_part *part, const char *text,
+			    size_t max)
+{
+	for (; max && splice_has(part, text, 1); text++, max--)
+		if (!*text)
+			return true;
+	return false;
+}
+
+static bool splice_id_ok(const struct splice_part *part)
+{
+	const char *id = part->id;
+
+	if (!splice_has_text(part, id, SPLICE_ID_MAX + 1) || !*id)
 		return false;
 	for (; *id; id++)
 		if (!islower(*id) && !isdigit(*id) && *id != '-' && *id != '_')
@@ -50,8 +93,42 @@ static bool splice_id_ok(const char *id)
 	return true;
 }
 
+static bool splice_site_ok(const struct splice_part *part,
+			   const struct splice_site *site)
+{
+	return site->addr && site->len && site->len <= SPLICE_SITE_MAX &&
+	       site->nfields <= SPLICE_FIELDS_MAX &&
+	       splice_has(part, site->target, 1) &&
+	       splice_has(part, site->expected, site->len);
+}
+
+static bool splice_object_ok(const struct splice_part *part,
+			     const struct splice_object *object)
+{
+	return object->addr && object->len &&
+	       splice_has(part, object->data, object->len) &&
+	       splice_has(part, object->expected, object->len);
+}
+
+static bool splice_hook_ok(const struct splice_part *part,
+			   const struct splice_hook *hook)
+{
+	return hook->step < SPLICE_STEPS &&
+	       splice_has(part, hook->ask, sizeof(*hook->ask)) &&
+	       splice_has(part, hook->ask->fn, 1);
+}
+
+static bool splice_shadow_ok(const struct splice_part *part,
+			     const struct splice_shadow *shadow)
+{
+	return splice_has(part, shadow, sizeof(*shadow)) && shadow->size &&
+	       (!shadow->ctor || splice_has(part, shadow->ctor, 1)) &&
+	       (!shadow->dtor || splice_has(part, shadow->dtor, 1));
+}
+
 static bool splice_part_ok(const struct splice_part *part)
 {
+	bool ok = true;
 	u32 i;
 
 	if (part->abi != SPLICE_ABI) {
@@ -59,46 +136,34 @@ static bool splice_part_ok(const struct splice_part *part)
 		       part->abi, SPLICE_ABI);
 		return false;
 	}
-	if (!part->id || !splice_id_ok(part->id) || !part->description ||
-	    !part->owner || !part->nparts ||
+	if (!splice_id_ok(part) || !part->nparts ||
+	    !splice_has_text(part, part->description, PAGE_SIZE) ||
+	    (part->target &&
+	     !splice_has_text(part, part->target, MODULE_NAME_LEN)) ||
 	    (!part->nsites && !part->nobjects && !part->nhooks) ||
-	    (part->nsites && !part->nranges))
+	    (part->nsites && !part->nranges) ||
+	    !splice_has_array(part, part->sites, part->nsites,
+			      sizeof(*part->sites)) ||
+	    !splice_has_array(part, part->objects, part->nobjects,
+			      sizeof(*part->objects)) ||
+	    !splice_has_array(part, part->ranges, part->nranges,
+			      sizeof(*part->ranges)) ||
+	    !splice_has_array(part, part->hooks, part->nhooks,
+			      sizeof(*part->hooks)) ||
+	    !splice_has_array(part, part->shadows, part->nshadows,
+			      sizeof(*part->shadows)))
 		return false;
-	for (i = 0; i < part->nsites; i++) {
-		const struct splice_site *site = &part->sites[i];
-
-		if (!site->addr || !site->target || !site->expected ||
-		    !site->len || site->len > SPLICE_SITE_MAX ||
-		    site->nfields > SPLICE_FIELDS_MAX ||
-		    !within_module_core((unsigned long)site->target,
-					part->owner))
-			return false;
-	}
-	for (i = 0; i < part->nobjects; i++) {
-		const struct splice_object *object = &part->objects[i];
-
-		if (!object->addr || !object->expected || !object->data ||
-		    !object->len ||
-		    !within_module_core((unsigned long)object->data,
-					part->owner))
-			return false;
-	}
-	for (i = 0; i < part->nranges; i++)
-		if (part->ranges[i].start >= part->ranges[i].end)
-			return false;
-	for (i = 0; i < part->nhooks; i++)
-		if (part->hooks[i].step >= SPLICE_STEPS ||
-		    !within_module_core((unsigned long)part->hooks[i].ask,
-					part->owner) ||
-		    !within_module_core((unsigned long)part->hooks[i].ask->fn,
-					part->owner))
-			return false;
-	for (i = 0; i < part->nshadows; i++)
-		if (!within_module_core((unsigned long)part->shadows[i],
-					part->owner) ||
-		    !part->shadows[i]->size)
-			return false;
-	return true;
+	for (i = 0; ok && i < part->nsites; i++)
+		ok = splice_site_ok(part, &part->sites[i]);
+	for (i = 0; ok && i < part->nobjects; i++)
+		ok = splice_object_ok(part, &part->objects[i]);
+	for (i = 0; ok && i < part->nranges; i++)
+		ok = part->ranges[i].start < part->ranges[i].end;
+	for (i = 0; ok && i < part->nhooks; i++)
+		ok = splice_hook_ok(part, &part->hooks[i]);
+	for (i = 0; ok && i < part->nshadows; i++)
+		ok = splice_shadow_ok(part, part->shadows[i]);
+	return ok;
 }
 
 static struct splice_update *splice_find(const char *id)

@@ -44,6 +44,7 @@ int splice_encode(const struct splice_site *site, u8 *bytes)
 		unsigned int b;
 
 		if (!field->size || field->size > 8 || field->shift > 63 ||
+		    !field->bits ||
 		    field->word + field->size > site->len ||
 		    field->position + field->bits > field->size * 8)
 			return -EINVAL;

@@ -52,6 +52,12 @@ fn wrong_usage_ends_with_2_and_help_with_0() {
     for words in [&["frobnicate"][..], &["create"], &["--arch", "vax", "diff", "a", "b"]] {
         assert_eq!(splice(cache.path(), words).status.code(), Some(2), "{words:?}");
     }
+    let half = splice(cache.path(), &["apply", "a.splice", "--sign-key", "key"]);
+    assert_eq!(half.status.code(), Some(2), "a key without its certificate");
+    let words = ["create", "a.patch", "--sign-key", "key", "--sign-cert", "cert"];
+    let early = splice(cache.path(), &words);
+    assert_eq!(early.status.code(), Some(2));
+    assert!(stderr(&early).contains("splice apply --sign-key"), "{}", stderr(&early));
     let help = splice(cache.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8_lossy(&help.stdout).into_owned();

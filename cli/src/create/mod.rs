@@ -42,6 +42,11 @@ pub(crate) fn run(
     args: &CreateArgs,
     output: &Output,
 ) -> Result<(), Failure> {
+    if args.signing.sign_key.is_some() && args.modules.is_none() {
+        let text = "--sign-key signs what --modules writes; an update is signed when it is applied, \
+                    with splice apply --sign-key";
+        return Err(Failure::new(Exit::Usage, text));
+    }
     let mut phases = Phases::new();
     let step = Step::new("reading the patches");
     let mut note = |text: &str| {
@@ -58,7 +63,7 @@ pub(crate) fn run(
     let patched = whole.since(&base);
     let id = id(args)?;
     let subject = texts.first().and_then(|text| kernel::subject(text)).unwrap_or_default();
-    let description = args.description.clone().unwrap_or(subject);
+    let description = description(args, subject)?;
     let wish = reach::Wish { wide: args.wide, accepted: &args.accept };
     let units = reach::units(&tree, &patched, &wish, &mut |text| output.note(text), &mut note)?;
     phases.end("patch");
@@ -257,6 +262,22 @@ fn constant(tree: &Tree, overlay: &Overlay, changed: &[&str]) -> Result<(), Fail
 }
 
 /// The update's id: the one given, or made from the first patch's file name.
+/// Bytes of the longest description: the kernel side shows it as a line of a file, and takes no longer
+/// one than a page.
+const DESCRIPTION: usize = 1000;
+
+fn description(args: &CreateArgs, subject: String) -> Result<String, Failure> {
+    let text = args.description.clone().unwrap_or(subject);
+    if text.len() > DESCRIPTION || text.chars().any(char::is_control) {
+        let text = format!(
+            "the description is no line of at most {DESCRIPTION} bytes; give another one with \
+             --description"
+        );
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    Ok(text)
+}
+
 fn id(args: &CreateArgs) -> Result<String, Failure> {
     if let Some(id) = &args.id {
         if is_id(id) {
@@ -280,4 +301,27 @@ fn id(args: &CreateArgs) -> Result<String, Failure> {
         return Ok(id);
     }
     Err(Failure::new(Exit::Usage, "the patch's name makes no id; give one with --id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn a_description_is_a_line_that_the_kernel_side_can_show() {
+        let described = |text: &str| {
+            let cli = Cli::try_parse_from(["splice", "create", "a.patch", "--description", text]);
+            let Command::Create(args) = cli.unwrap().command else { unreachable!() };
+            description(&args, "a subject".to_owned())
+        };
+        assert_eq!(described("mends it").unwrap(), "mends it");
+        for wrong in ["two\nlines".to_owned(), "x".repeat(DESCRIPTION + 1)] {
+            let error = described(&wrong).unwrap_err();
+            assert_eq!(error.exit, Exit::Usage);
+            assert!(error.text.contains("--description"), "{}", error.text);
+        }
+    }
 }
