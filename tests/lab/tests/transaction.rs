@@ -2,6 +2,8 @@
 //! Malformed transactions against the kernel side's own files, in a process with sanitizers
 //! (`tests/kmod/transaction.c` says what must hold).
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is wrong")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
