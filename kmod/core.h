@@ -103,7 +103,7 @@ struct splice_member {
  * @attempts: attempts made, to apply or to undo
  * @pause_ns: how long the last stop lasted
  * @threads: threads examined in it
- * @words: words examined in it
+ * @words: words examined in it, besides those that were before
  * @cleared: threads in it that only seemed to be in the way
  * @found: conflicts found in it, of which the first are in @conflicts
  * @conflicts: who was in the way
@@ -131,6 +131,8 @@ struct splice_update {
 	char error[192];
 };
 
+struct splice_seen;
+
 /**
  * struct splice_stop - what one stop of the machine is to do
  * @update: whose
@@ -142,6 +144,9 @@ struct splice_update {
  * @nspans: number of @spans
  * @clear: bits cleared in a stack word before it is compared
  * @set: bits then set in it
+ * @seen: threads before the stop
+ * @nseen: number of @seen
+ * @next: the first of @seen that was not met yet
  * @sp: for each CPU, the stack pointer of the thread that stopped it
  * @arrived: CPUs that have come
  * @left: CPUs that have gone
@@ -163,6 +168,9 @@ struct splice_stop {
 	size_t nspans;
 	u64 clear;
 	u64 set;
+	struct splice_seen *seen;
+	size_t nseen;
+	size_t next;
 	unsigned long *sp;
 	atomic_t arrived;
 	atomic_t left;
@@ -212,6 +220,7 @@ int splice_shadow_check(struct splice_stop *stop);
 void splice_shadow_drop(struct splice_update *update);
 
 /* stack.c */
+void splice_foresee(struct splice_stop *stop);
 void splice_scan(struct splice_stop *stop);
 
 /* text.c */

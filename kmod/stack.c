@@ -11,6 +11,12 @@
  * trace of that thread (CONFIG_HAVE_RELIABLE_STACKTRACE; it is what livepatch
  * relies on), the trace decides; if it does not, the word does.
  *
+ * The stop is short because nearly all stacks are read before it. A thread
+ * that was off its CPU when its context switches were counted, and has the same
+ * count in the stop, has not run in between: whoever runs is switched off by
+ * the stop, which is counted. So its stack is what it was, and it is not read
+ * again.
+ *
  * Interrupt and exception stacks need no look. This runs in a thread of each
  * CPU, the stopper, and a CPU cannot have left an interrupt, softirq or
  * exception handler on its own stack for a thread: those do not schedule. A
@@ -30,7 +36,9 @@
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/sched/task_stack.h>
+#include <linux/slab.h>
 #include <linux/stacktrace.h>
+#include <linux/uaccess.h>
 #include <linux/version.h>
 
 #include "arch.h"
@@ -38,6 +46,20 @@
 
 /* Deeper traces are not vouched for. */
 #define SPLICE_TRACE_MAX	100
+
+/**
+ * struct splice_seen - a thread before the stop
+ * @task: the thread
+ * @start: when it began, since another one may be at the same address later
+ * @switches: how often it had been switched off its CPU
+ * @clear: whether it was off its CPU, with nothing on its stack in the way
+ */
+struct splice_seen {
+	const struct task_struct *task;
+	u64 start;
+	unsigned long switches;
+	bool clear;
+};
 
 static bool splice_reliable = true;
 module_param_named(reliable, splice_reliable, bool, 0600);
@@ -81,7 +103,6 @@ static void splice_note(struct splice_stop *stop, struct task_struct *task,
 	update->found++;
 }
 
-/* Nearly all of the pause is spent here. */
 static void splice_look(struct splice_stop *stop, struct task_struct *task,
 			const unsigned long *word, size_t n)
 {
@@ -164,6 +185,92 @@ static bool splice_vouched(const struct splice_stop *stop,
 	return n > 0;
 }
 
+static unsigned long splice_switches(const struct task_struct *task)
+{
+	return READ_ONCE(task->nvcsw) + READ_ONCE(task->nivcsw);
+}
+
+/* Whether no word of a stack that may be in use is in the way. */
+static bool splice_is_clear(const struct splice_stop *stop,
+			    struct task_struct *task, unsigned long *words)
+{
+	unsigned long begin = (unsigned long)task_stack_page(task);
+	unsigned long sp = splice_saved_sp(task);
+	size_t i, n;
+
+	if (!begin || sp < begin || sp >= begin + THREAD_SIZE)
+		return false;
+	sp = ALIGN_DOWN(sp, sizeof(long));
+	n = (begin + THREAD_SIZE - sp) / sizeof(long);
+	/* The thread may end, and its stack go, while it is read. */
+	if (copy_from_kernel_nofault(words, (void *)sp, n * sizeof(long)))
+		return false;
+	for (i = 0; i < n; i++)
+		if (splice_in_span(stop, (words[i] & ~stop->clear) | stop->set))
+			return false;
+	return true;
+}
+
+/**
+ * splice_foresee() - look at every thread before the stop
+ * @stop: the attempt; its @seen is to be freed by the caller
+ *
+ * Without memory for it, all is looked at in the stop.
+ */
+void splice_foresee(struct splice_stop *stop)
+{
+	unsigned long *words = kvmalloc(THREAD_SIZE, GFP_KERNEL);
+	struct task_struct *process, *task;
+	struct splice_seen *seen;
+	size_t n = 0;
+
+	rcu_read_lock();
+	for_each_process_thread(process, task)
+		n++;
+	rcu_read_unlock();
+	/* Some more may come. */
+	n += n / 8 + 64;
+	stop->seen = kvmalloc_array(n, sizeof(*stop->seen), GFP_KERNEL);
+	if (!words || !stop->seen || !stop->nspans)
+		goto out;
+	rcu_read_lock();
+	for_each_process_thread(process, task) {
+		if (stop->nseen == n)
+			break;
+		seen = &stop->seen[stop->nseen++];
+		seen->task = task;
+		seen->start = task->start_boottime;
+		seen->clear = !splice_on_cpu(task);
+		/* Off its CPU first: the count is then that of all it ran. */
+		smp_rmb();
+		seen->switches = splice_switches(task);
+		/* And the stack is that after so many switches, or a later one. */
+		smp_rmb();
+		if (seen->clear)
+			seen->clear = splice_is_clear(stop, task, words);
+	}
+	rcu_read_unlock();
+out:
+	kvfree(words);
+}
+
+/* Threads are met in the order in which they were seen, but for new ones. */
+static bool splice_was_clear(struct splice_stop *stop,
+			     const struct task_struct *task)
+{
+	const struct splice_seen *seen;
+	size_t i = stop->next;
+
+	while (i < stop->nseen && stop->seen[i].task != task)
+		i++;
+	if (i == stop->nseen)
+		return false;
+	stop->next = i + 1;
+	seen = &stop->seen[i];
+	return seen->clear && seen->start == task->start_boottime &&
+	       seen->switches == splice_switches(task) && !splice_on_cpu(task);
+}
+
 static void splice_scan_task(struct splice_stop *stop,
 			     struct task_struct *task)
 {
@@ -177,6 +284,8 @@ static void splice_scan_task(struct splice_stop *stop,
 		    (const unsigned long *)&task->restart_block.fn, 1);
 	splice_scan_graph(stop, task);
 	splice_scan_probes(stop, task);
+	if (splice_was_clear(stop, task))
+		return;
 #ifdef CONFIG_THREAD_INFO_IN_TASK
 	/* A dead thread's stack is freed before the thread is. */
 	if (!refcount_read(&task->stack_refcount))

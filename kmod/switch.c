@@ -224,6 +224,7 @@ static int splice_attempt(struct splice_stop *stop)
 		splice_hook_error(stop);
 		goto out;
 	}
+	splice_foresee(stop);
 	update->threads = 0;
 	update->words = 0;
 	update->cleared = 0;
@@ -259,6 +260,7 @@ out:
 		splice_hooks(stop, SPLICE_FAIL);
 	kvfree(stop->changes);
 	kvfree(stop->spans);
+	kvfree(stop->seen);
 	kfree(stop->sp);
 	return err;
 }

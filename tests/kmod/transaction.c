@@ -125,6 +125,10 @@ int splice_sysfs_add(struct splice_update *update)
 	return shim_fails() ? -ENOMEM : 0;
 }
 
+void splice_foresee(struct splice_stop *stop)
+{
+}
+
 void splice_scan(struct splice_stop *stop)
 {
 	size_t i;
