@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The pause of a switch, against that of a stop of all processors in which nothing is done, by number
-//! of processors and of threads. Both are measured in the kernel, in the same boot.
+//! of processors and of threads. Both are measured in the kernel, in the same boot. The first switch after
+//! the modules are loaded is told apart: the emulator has to translate their code then, which a processor
+//! has not.
 
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
@@ -32,7 +34,7 @@ pub fn run() -> Result<()> {
     let (file, created) = lab.create(FIX, &fix.patch(&lab.cache)?)?;
     created.success()?;
     println!("medians of {TIMES}, software emulation; the update has one site");
-    println!("CPUs  threads  empty stop  switch      ratio  per thread");
+    println!("CPUs  threads  empty stop  first switch  switch      ratio  per thread");
     for cpus in CPUS {
         let contents = Contents {
             updates: vec![(FIX, &file)],
@@ -64,21 +66,28 @@ fn row(guest: &mut Guest, cpus: u32, threads: u32) -> Result<()> {
     std::thread::sleep(std::time::Duration::from_secs(2));
     let mut empty = Vec::new();
     let mut pauses = Vec::new();
-    let mut examined = 0;
+    let number = |guest: &mut Guest, file: &str| -> Result<u64> {
+        let text = guest.machine.read(file)?;
+        text.trim().parse().with_context(|| format!("{file} says {text}"))
+    };
+    let update = |name: &str| format!("/sys/kernel/splice/{FIX}/{name}");
+    guest.apply(FIX)?.success()?;
+    let first = number(guest, &update("pause_ns"))? as f64;
+    let examined = number(guest, &update("threads"))?;
     for _ in 0..TIMES {
-        let text = guest.machine.read(&format!("/sys/module/{MODULE}/parameters/pause_ns"))?;
-        empty.push(text.trim().parse().context("no pause")?);
-        guest.apply(FIX)?.success()?;
-        let status = guest.splice(&["status", FIX])?.success()?;
-        pauses.push(status.number("pause_ns").context("no pause")?);
-        examined = status.number("threads").context("no threads")?;
-        guest.undo(FIX)?.success()?;
+        empty.push(number(guest, &format!("/sys/module/{MODULE}/parameters/pause_ns"))?);
+        for value in ["0", "1"] {
+            guest.switch(FIX, value)?;
+            pauses.push(number(guest, &update("pause_ns"))?);
+        }
     }
+    guest.undo(FIX)?.success()?;
     guest.machine.stop(NAME)?;
     let (empty, pause) = (median(empty), median(pauses));
     println!(
-        "{cpus:<4}  {examined:<7}  {:<10}  {:<10}  {:<5.2}  {:.0} ns",
+        "{cpus:<4}  {examined:<7}  {:<10}  {:<12}  {:<10}  {:<5.2}  {:.0} ns",
         format!("{:.3} ms", empty / 1e6),
+        format!("{:.3} ms", first / 1e6),
         format!("{:.3} ms", pause / 1e6),
         pause / empty,
         (pause - empty) / examined.max(1) as f64
