@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Every allocation that the kernel makes for `splice apply` and `splice undo` fails once: each failed
 //! request changes nothing, and the next one goes through. On the checked kernel, which can be told to
-//! fail them, and which tells what is used after it was freed, or never freed.
+//! fail them, and which tells what is used after it was freed. (What is never freed is looked for by the
+//! soak, and in the process with sanitizers: the kernel's own search for it needs memory, too.)
 
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ use crate::session::{Contents, Guest, Lab, NOBODY, update};
 
 /// A fix of the kernel, and one of a module.
 const FIXES: [(&str, &str); 2] = [("attach-filter", "tcp-attach-filter"), ("tipc", "")];
-const LEAKS: &str = "/sys/kernel/debug/kmemleak";
-/// What has no owner is told once it is older than that (`MSECS_MIN_AGE`, mm/kmemleak.c).
-const AGE: Duration = Duration::from_secs(6);
+/// What the kernel itself complains of when there is no memory for the jump labels of a module that it
+/// loads (`jump_label_module_notify`, kernel/jump_label.c).
+const LOADER: &[&str] = &["jump_label_module_notify", "jump_label_del_module"];
 
 /// Fails all of them.
 pub fn run() -> Result<()> {
@@ -34,10 +35,10 @@ pub fn run() -> Result<()> {
         updates: updates.iter().map(|(id, file)| (*id, file.as_path())).collect(),
         modules: vec!["tipc".to_owned()],
         limit: Some(Duration::from_secs(1800)),
-        append: "kmemleak=on",
         ..Contents::default()
     };
     let mut guest = Guest::boot(&lab, &lab.image, &contents)?;
+    guest.machine.expected = LOADER;
     let on = &mut guest;
     for (id, probe) in FIXES {
         // Once without a fault, so that what is made once and kept is there.
@@ -61,14 +62,7 @@ pub fn run() -> Result<()> {
         }
         ensure!(on.loaded()?.is_empty(), "{:?} are left", on.loaded()?);
     }
-    for _ in 0..2 {
-        std::thread::sleep(AGE);
-        on.machine.write(LEAKS, "scan")?;
-    }
-    let leaks = on.machine.read(LEAKS)?;
-    let ours = leaks.lines().any(|line| line.contains("splice"));
-    ensure!(!ours, "memory leaks:\n{leaks}");
     guest.expect_clean()?;
-    println!("nothing is left behind, nothing leaks, and the kernel's checkers report nothing");
+    println!("nothing is left behind, and the kernel's checkers report nothing");
     guest.machine.power_off().context("after all faults")
 }
