@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The workspace's own programs that a virtual machine needs.
+//! The workspace's own programs and kernel modules that a virtual machine needs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
+use splice_cli::kernel::packages;
+
+use crate::session::Lab;
 
 /// Programs of this workspace, built.
 #[derive(Clone)]
@@ -49,5 +52,39 @@ impl Programs {
             bail!("cannot build the programs for the virtual machine");
         }
         Ok(Self { init: directory.join("splice-lab-init"), splice: directory.join("splice") })
+    }
+}
+
+impl Lab {
+    /// Prepares the kernel, and builds the modules of one of the lab's directories for it, beside copies of
+    /// these headers; returns where they are.
+    pub fn build_modules(&self, name: &str, headers: &[PathBuf]) -> Result<PathBuf> {
+        let prepared = self.prepare()?;
+        let tree = prepared.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
+        let place = self.work.path().join(name);
+        std::fs::create_dir_all(&place)?;
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let mut files = headers.to_vec();
+        for entry in std::fs::read_dir(own)? {
+            files.push(entry?.path());
+        }
+        for file in files {
+            let name = file.file_name().context("a file without a name")?;
+            std::fs::copy(&file, place.join(name))?;
+        }
+        let tree = Path::new(tree);
+        let packaged = format!("headers/usr/src/linux-headers-{}", self.kernel.release);
+        // A kernel from a source tree has its headers there.
+        let headers =
+            if self.origin.is_empty() { tree.with_file_name(packaged) } else { tree.to_path_buf() };
+        packages::run(
+            Command::new("make")
+                .arg("-C")
+                .arg(headers)
+                .arg(format!("M={}", place.display()))
+                .args(["CC=gcc-12", "modules"]),
+        )
+        .context("the lab's modules cannot be built")?;
+        Ok(place)
     }
 }

@@ -2,14 +2,13 @@
 //! What a call of a patched function takes, against the call of the unpatched one and of one that the
 //! kernel's own livepatch has replaced, all in one boot; and the memory that an update takes.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::fixes;
 use crate::packages::kernel;
-use crate::pause::{build, median};
+use crate::pause::median;
 use crate::protocol::Request;
 use crate::session::{Contents, Guest, Lab};
 
@@ -26,9 +25,7 @@ const LIVEPATCH: &str = "/sys/kernel/livepatch/lab_livepatch";
 /// Prints the tables.
 pub fn run(release: Option<&str>) -> Result<()> {
     let lab = Lab::of(kernel(release.unwrap_or(RELEASE))?)?;
-    let prepared = lab.prepare()?;
-    let tree = prepared.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
-    let place = build(&lab, Path::new(tree), "cost")?;
+    let place = lab.build_modules("cost", &[])?;
     let patch = fixes::edit(&lab.cache, &lab.kernel.version, FILE, &[(OLD, NEW)])?;
     let (file, created) = lab.create(ID, &patch)?;
     created.success()?;

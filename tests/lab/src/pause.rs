@@ -4,10 +4,7 @@
 //! the modules are loaded is told apart: the emulator has to translate their code then, which a processor
 //! has not.
 
-use std::path::{Path, PathBuf};
-use std::process::Command as Process;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::fixes;
 use crate::protocol::{Command, Request};
@@ -26,9 +23,7 @@ const MODULE: &str = "lab_pause";
 pub fn run() -> Result<()> {
     let fix = fixes::find(FIX)?;
     let lab = Lab::open(&fix.base, &fix.target)?;
-    let prepared = lab.prepare()?;
-    let tree = prepared.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
-    let place = build(&lab, Path::new(tree), "pause")?;
+    let place = lab.build_modules("pause", &[])?;
     let module =
         std::fs::read(place.join(format!("{MODULE}.ko"))).context("make left no module")?;
     let (file, created) = lab.create(FIX, &fix.patch(&lab.cache)?)?;
@@ -98,31 +93,4 @@ fn row(guest: &mut Guest, cpus: u32, threads: u32) -> Result<()> {
 pub(crate) fn median(mut all: Vec<u64>) -> f64 {
     all.sort_unstable();
     all.get(all.len() / 2).copied().unwrap_or(0) as f64
-}
-
-/// Builds the modules of one of the lab's directories for the prepared kernel; returns where they are.
-pub(crate) fn build(lab: &Lab, tree: &Path, name: &str) -> Result<PathBuf> {
-    let place = lab.work.path().join(name);
-    std::fs::create_dir_all(&place)?;
-    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))? {
-        let entry = entry?;
-        std::fs::copy(entry.path(), place.join(entry.file_name()))?;
-    }
-    let headers = tree
-        .with_file_name("headers")
-        .join("usr/src")
-        .join(format!("linux-headers-{}", lab.kernel.release));
-    let output = Process::new("make")
-        .arg("-C")
-        .arg(headers)
-        .arg(format!("M={}", place.display()))
-        .args(["CC=gcc-12", "modules"])
-        .output()
-        .context("cannot run make")?;
-    ensure!(
-        output.status.success(),
-        "the module does not compile: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(place)
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The end-to-end tests. Each prints a line, as `cargo test` does; none is ever skipped silently.
+//! The end-to-end tests. Each prints a line, as `cargo test` does; none is ever skipped silently. Two run at
+//! the same time where there are two processors: a machine by emulation, and what is compiled for the next one.
 
 mod boot;
 mod build;
@@ -8,6 +9,7 @@ mod guest;
 mod hooks;
 mod image;
 mod machine;
+mod malformed;
 mod many;
 mod modules;
 mod newcode;
@@ -22,13 +24,16 @@ mod suspend;
 mod targets;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 
+use crate::corpus::Choice;
 use crate::fixes::{self, Fix};
 use crate::session::Lab;
-use crate::{corpus, demo, exploit, line, soak, states};
+use crate::{demo, exploit, line, soak, states};
 
 /// Counts the tests.
 pub struct Suite {
@@ -38,6 +43,16 @@ pub struct Suite {
 }
 
 impl Suite {
+    fn new(filter: Option<String>) -> Self {
+        Self { filter, passed: 0, failures: Vec::new() }
+    }
+
+    /// Counts what another one has counted.
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failures.extend(other.failures);
+    }
+
     /// Whether a test of this name is to be run.
     fn wants(&self, name: &str) -> bool {
         self.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))
@@ -122,48 +137,92 @@ impl Fixture {
     }
 }
 
+/// Tests that belong together.
+type Group = fn(&mut Suite, &Fixture);
+
+/// Groups that do not disturb one another, those that take long first.
+const GROUPS: [Group; 22] = [
+    corpus,
+    lines,
+    newcode::run,
+    exploits,
+    many::run,
+    guest::run,
+    verify,
+    soaked,
+    boot::run,
+    parked::run,
+    data::run,
+    targets::run,
+    modules::run,
+    stacked::run,
+    hooks::run,
+    replace::run,
+    race::run,
+    nmi::run,
+    suspend::run,
+    malformed::run,
+    refusals::run,
+    image::run,
+];
+/// So many groups at the same time, if there are as many processors.
+const WORKERS: usize = 2;
+
+fn verify(suite: &mut Suite, fixture: &Fixture) {
+    suite.test("verify_sample", || {
+        let units = states::sample(&fixture.lab, &states::SAMPLE)?;
+        ensure!(states::run(&fixture.lab, &units)?, "see above");
+        Ok(())
+    });
+}
+
+fn corpus(suite: &mut Suite, _: &Fixture) {
+    suite.test("corpus", || {
+        let passed = crate::corpus::run(&Choice::First(12), None)?;
+        ensure!(passed, "not every fix went through");
+        Ok(())
+    });
+}
+
+fn exploits(suite: &mut Suite, fixture: &Fixture) {
+    // Other source packages than this one are not offered for long.
+    let target = &fixture.fix.target;
+    suite.test("exploit", || exploit::run(|fix| fix.target == *target));
+}
+
+fn lines(suite: &mut Suite, _: &Fixture) {
+    suite.test("line_6_12", || line::run(None, 6, &line::UNITS.map(str::to_owned)));
+}
+
+fn soaked(suite: &mut Suite, _: &Fixture) {
+    suite.test("soak", || soak::run(100, 2, false));
+}
+
 /// Runs the end-to-end tests whose names contain the filter; true if all passed.
 pub fn run(filter: Option<String>) -> Result<bool> {
-    let mut suite = Suite { filter, passed: 0, failures: Vec::new() };
+    let mut suite = Suite::new(filter);
     suite.test("demo", demo::run);
     machine::run(&mut suite);
     let fixture = Fixture::new()?;
+    // These look at what is in the kernel's tree before and after.
     build::run(&mut suite, &fixture);
     reach::run(&mut suite, &fixture);
-    guest::run(&mut suite, &fixture);
-    boot::run(&mut suite, &fixture);
-    parked::run(&mut suite, &fixture);
-    data::run(&mut suite, &fixture);
-    targets::run(&mut suite, &fixture);
-    modules::run(&mut suite, &fixture);
-    stacked::run(&mut suite, &fixture);
-    hooks::run(&mut suite, &fixture);
-    replace::run(&mut suite, &fixture);
-    many::run(&mut suite, &fixture);
-    race::run(&mut suite, &fixture);
-    nmi::run(&mut suite, &fixture);
-    suspend::run(&mut suite, &fixture);
-    refusals::run(&mut suite, &fixture);
-    image::run(&mut suite, &fixture);
-    newcode::run(&mut suite, &fixture);
-    suite.test("verify_sample", || {
-        let units = states::sample(&fixture.lab, &states::SAMPLE)?;
-        anyhow::ensure!(states::run(&fixture.lab, &units)?, "see above");
-        Ok(())
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut own = Suite::new(suite.filter.clone());
+        while let Some(group) = GROUPS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            group(&mut own, &fixture);
+        }
+        own
+    };
+    let done = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..processors.min(WORKERS)).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(ScopedJoinHandle::join).collect::<Vec<_>>()
     });
-    drop(fixture);
-    suite.test("corpus", || {
-        anyhow::ensure!(
-            corpus::run(&corpus::Choice::First(12), None)?,
-            "not every fix went through"
-        );
-        Ok(())
-    });
-    // Other source packages than this one are not offered for long.
-    let target = fixes::find(FIX)?.target;
-    suite.test("exploit", || exploit::run(|fix| fix.target == target));
-    suite.test("line_6_12", || line::run(None, 6, &line::UNITS.map(str::to_owned)));
-    suite.test("soak", || soak::run(100, 2, false));
+    for own in done {
+        suite.add(own.map_err(|_| anyhow!("a test ended its thread"))?);
+    }
     println!("{} passed, {} failed", suite.passed, suite.failures.len());
     for name in &suite.failures {
         println!("  failed: {name}");
