@@ -136,7 +136,7 @@ static bool splice_part_ok(const struct splice_part *part)
 		       part->abi, SPLICE_ABI);
 		return false;
 	}
-	if (!splice_id_ok(part) || !part->nparts ||
+	if (!part->owner || !splice_id_ok(part) || !part->nparts ||
 	    !splice_has_text(part, part->description, PAGE_SIZE) ||
 	    (part->target &&
 	     !splice_has_text(part, part->target, MODULE_NAME_LEN)) ||

@@ -433,6 +433,16 @@ static void round_of(bool mutated)
 		die("the core cannot be started again");
 }
 
+/* Nobody's part is refused before anything of it is looked at. */
+static void without_owner(void)
+{
+	struct splice_part part = *part_of(0, 2, 1, NULL);
+
+	part.owner = NULL;
+	if (!splice_register_part(&part))
+		die("a part without an owner is taken");
+}
+
 int main(int argc, char **argv)
 {
 	long rounds = argc > 1 ? atol(argv[1]) : 1000, i;
@@ -464,6 +474,7 @@ int main(int argc, char **argv)
 	}
 	if (shim_init())
 		die("the core cannot be started");
+	without_owner();
 	for (i = 0; i < rounds; i++) {
 		failures = below(2) ? 0 : 1 + below(40);
 		round_of(below(8));

@@ -155,7 +155,7 @@ mod tests {
     fn refusals_say_what_to_do_and_have_their_code() {
         for (error, signed, code, words) in [
             (Errno::PERM, false, 7, "root"),
-            (Errno::KEYREJECTED, false, 7, "--sign-key"),
+            (Errno::KEYREJECTED, false, 7, "signed modules; give --sign-key"),
             (Errno::NOKEY, true, 7, "does not trust the key"),
             (Errno::NOEXEC, false, 1, "another kernel"),
             (Errno::EXIST, false, 1, "rmmod"),
