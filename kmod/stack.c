@@ -219,19 +219,22 @@ static bool splice_is_clear(const struct splice_stop *stop,
  */
 void splice_foresee(struct splice_stop *stop)
 {
-	unsigned long *words = kvmalloc(THREAD_SIZE, GFP_KERNEL);
 	struct task_struct *process, *task;
 	struct splice_seen *seen;
+	unsigned long *words;
 	size_t n = 0;
 
+	if (!stop->nspans)
+		return;
 	rcu_read_lock();
 	for_each_process_thread(process, task)
 		n++;
 	rcu_read_unlock();
 	/* Some more may come. */
 	n += n / 8 + 64;
+	words = kvmalloc(THREAD_SIZE, GFP_KERNEL);
 	stop->seen = kvmalloc_array(n, sizeof(*stop->seen), GFP_KERNEL);
-	if (!words || !stop->seen || !stop->nspans)
+	if (!words || !stop->seen)
 		goto out;
 	rcu_read_lock();
 	for_each_process_thread(process, task) {

@@ -31,8 +31,16 @@ impl Signer {
         Some(Self { key, certificate })
     }
 
+    /// The module, signed if there is somebody who signs.
+    pub(crate) fn perhaps(signer: Option<&Self>, module: Vec<u8>) -> Result<Vec<u8>, Failure> {
+        match signer {
+            Some(signer) => signer.sign(module),
+            None => Ok(module),
+        }
+    }
+
     /// The module with a signature behind it.
-    pub(crate) fn sign(&self, mut module: Vec<u8>) -> Result<Vec<u8>, Failure> {
+    fn sign(&self, mut module: Vec<u8>) -> Result<Vec<u8>, Failure> {
         let signature = self.signature(&module)?;
         let len = u32::try_from(signature.len()).context("openssl made too long a signature")?;
         module.extend(&signature);

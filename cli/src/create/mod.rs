@@ -261,7 +261,6 @@ fn constant(tree: &Tree, overlay: &Overlay, changed: &[&str]) -> Result<(), Fail
     if objections.is_empty() { Ok(()) } else { Err(refuse::refuse(&objections)) }
 }
 
-/// The update's id: the one given, or made from the first patch's file name.
 /// Bytes of the longest description: the kernel side shows it as a line of a file, and takes no longer
 /// one than a page.
 const DESCRIPTION: usize = 1000;
@@ -278,6 +277,7 @@ fn description(args: &CreateArgs, subject: String) -> Result<String, Failure> {
     Ok(text)
 }
 
+/// The update's id: the one given, or made from the first patch's file name.
 fn id(args: &CreateArgs) -> Result<String, Failure> {
     if let Some(id) = &args.id {
         if is_id(id) {

@@ -97,11 +97,7 @@ pub(super) fn build(
         note(&format!("building the fixed module {path}"));
         let fixed = kernel::fixed_module(tree, patched, path, jobs, note)?;
         objections.extend(fixed.objections);
-        let module = match &signer {
-            Some(signer) => signer.sign(fixed.module)?,
-            None => fixed.module,
-        };
-        all.push((file.clone(), module));
+        all.push((file.clone(), Signer::perhaps(signer.as_ref(), fixed.module)?));
     }
     unless_accepted(objections, &args.accept)?;
     Ok(Fixed(all))

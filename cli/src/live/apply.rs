@@ -124,10 +124,7 @@ fn finished(
 ) -> Result<Vec<u8>, Failure> {
     let file = update.file(file).map_err(LiveError::from)?;
     let module = plan::finalise(file, &values.symbols, &values.bytes).map_err(LiveError::from)?;
-    match signer {
-        Some(signer) => signer.sign(module),
-        None => Ok(module),
-    }
+    Signer::perhaps(signer, module)
 }
 
 /// What the update modules are told if a target is left out.

@@ -60,7 +60,7 @@ impl Lab {
     /// these headers; returns where they are.
     pub fn build_modules(&self, name: &str, headers: &[PathBuf]) -> Result<PathBuf> {
         let prepared = self.prepare()?;
-        let tree = prepared.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
+        let tree = prepared.tree()?;
         let place = self.work.path().join(name);
         std::fs::create_dir_all(&place)?;
         let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -72,7 +72,6 @@ impl Lab {
             let name = file.file_name().context("a file without a name")?;
             std::fs::copy(&file, place.join(name))?;
         }
-        let tree = Path::new(tree);
         let packaged = format!("headers/usr/src/linux-headers-{}", self.kernel.release);
         // A kernel from a source tree has its headers there.
         let headers =

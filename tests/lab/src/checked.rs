@@ -5,7 +5,7 @@
 //! goes on. With `--checked`, the suites run on it.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +18,8 @@ use crate::session::Lab;
 /// How many times longer all takes on it.
 const PACE: u32 = 4;
 const MEMORY_MIB: u32 = 2048;
+/// In its place in the cache.
+const SOURCE: &str = "source";
 const OPTIONS: &str = include_str!("../checked.config");
 /// The checker of accesses describes each global object by a record with the line that it is on, which
 /// a patch moves; without the records, globals have no guard behind them, and all else is as usual.
@@ -37,12 +39,17 @@ pub fn is_wanted() -> bool {
     WANTED.load(Ordering::Relaxed)
 }
 
+/// Where it is built: beside the stock one, by the version that both have.
+fn place(lab: &Lab) -> PathBuf {
+    lab.cache.lab().join(format!("checked-{}", lab.kernel.version))
+}
+
 /// The lab with the checked kernel made from this stock one, which is built if it is not there.
 pub fn lab(stock: Lab) -> Result<Lab> {
-    let place = stock.cache.lab().join(format!("checked-{}", stock.kernel.version));
+    let place = place(&stock);
     std::fs::create_dir_all(&place)?;
     let _lock = cache::lock(&place.join("lock"), &mut |text| eprintln!("{text}"))?;
-    let source = place.join("source");
+    let source = place.join(SOURCE);
     if !source.is_dir() {
         eprintln!("unpacking the source");
         stock.cache.source(&stock.kernel.version, &source)?;
@@ -82,8 +89,7 @@ pub fn key(lab: &Lab) -> Result<Option<[Vec<u8>; 2]>> {
     if !is_wanted() {
         return Ok(None);
     }
-    let source = lab.cache.lab().join(format!("checked-{}", lab.kernel.version)).join("source");
-    let key = std::fs::read(source.join("certs/signing_key.pem"))?;
+    let key = std::fs::read(place(lab).join(SOURCE).join("certs/signing_key.pem"))?;
     Ok(Some([key.clone(), key]))
 }
 
@@ -94,8 +100,7 @@ fn upstream(version: &str) -> Result<&str> {
 
 fn configure(stock: &Lab, source: &Path) -> Result<()> {
     let ready = stock.prepare()?;
-    let tree = ready.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
-    let config = std::fs::read_to_string(Path::new(tree).join(".config"))?;
+    let config = std::fs::read_to_string(ready.tree()?.join(".config"))?;
     std::fs::write(source.join(".config"), options(&config))?;
     let rules = std::fs::read_to_string(source.join(RECORDS))?;
     let [with, without] = GLOBALS;
@@ -143,9 +148,11 @@ fn make(source: &Path, words: &[&str]) -> Result<()> {
     let output = make.stdout.take().context("no output")?;
     let mut compiled = 0;
     for line in BufReader::new(output).lines() {
-        compiled += u32::from(line?.starts_with("  CC "));
-        if compiled % 100 == 99 {
-            compiled += 1;
+        if !line?.starts_with("  CC ") {
+            continue;
+        }
+        compiled += 1;
+        if compiled % 100 == 0 {
             eprintln!("compiled {compiled} units of the checked kernel, of about 2,000");
         }
     }

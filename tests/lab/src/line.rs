@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
 
 use crate::corpus::Patch;
 use crate::packages::{kernel, newest_pair, series};
@@ -34,9 +33,8 @@ pub fn run(release: Option<&str>, limit: usize, units: &[String]) -> Result<()> 
     println!("{} ({}), fixes from {target}", kernel.release, kernel.version);
     let lab = Lab::of(kernel)?;
     let prepared = lab.prepare()?;
-    let source = prepared.json.get("tree").and_then(Value::as_str).context("no tree")?;
     seen_from_user_space(&lab)?;
-    let mut patches = changes(&lab, Path::new(source), &target)?;
+    let mut patches = changes(&lab, prepared.tree()?, &target)?;
     ensure!(!patches.is_empty(), "{target} changes nothing in {}", BUILT_IN.join(", "));
     println!("{} changed files", patches.len());
     patches.truncate(limit);

@@ -86,6 +86,12 @@ impl Answer {
         Ok(self)
     }
 
+    /// The source tree that `prepare` has told of.
+    pub fn tree(&self) -> Result<&Path> {
+        let tree = self.json.get("tree").and_then(Value::as_str);
+        tree.map(Path::new).with_context(|| format!("{} does not say where the tree is", self.what))
+    }
+
     /// All that it said.
     #[must_use]
     pub fn explanation(&self) -> String {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -185,12 +185,14 @@ impl Machine {
         self.ask(&Request::StartLoad { threads: 2, pace_us: 5000 }).map(drop)
     }
 
-    /// Stops the load.
+    /// Stops the load; fails if anything of it came out wrong.
     pub fn stop_load(&mut self) -> Result<LoadReport> {
-        match self.ask(&Request::StopLoad)? {
-            Reply::Load(report) => Ok(report),
+        let report = match self.ask(&Request::StopLoad)? {
+            Reply::Load(report) => report,
             other => bail!("unexpected reply to the load's end: {other:?}"),
-        }
+        };
+        ensure!(report.wrong == 0, "the load saw wrong results: {}", report.examples.join("; "));
+        Ok(report)
     }
 
     /// A file of the guest.

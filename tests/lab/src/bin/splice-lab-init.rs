@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `/init` of the lab's virtual machines: it serves the host, or (by its first argument) is the load,
-//! a probe, calls of new code, a stalled command, one whose allocations fail, an update that goes on and off, idle threads, unrest, a process that just ends, or one
-//! that has the kernel give back what is free.
+//! a probe, calls of new code, a stalled command, one whose allocations fail, an update that goes on and
+//! off, idle threads, unrest, a process that just ends, or one that has the kernel give back what is free.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,9 +47,8 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | faulty COMMAND… | flip FILE | \
-                 threads NUMBER | settle | \
-                 unrest MODULE… | load THREADS PACE_US"
+                "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | \
+                 faulty COMMAND… | flip FILE | threads NUMBER | settle | unrest MODULE… | load THREADS PACE_US"
             );
             ExitCode::from(2)
         }

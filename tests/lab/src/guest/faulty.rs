@@ -7,12 +7,11 @@
 //! The kernel counts a thread's allocations and fails the one it was told to (`fail-nth`,
 //! Documentation/fault-injection/fault-injection.rst).
 
-use std::ffi::CString;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use rustix::system::delete_module;
+use super::kernel;
 
 /// No request makes so many allocations.
 const MOST: u32 = 5000;
@@ -192,7 +191,7 @@ impl Traced {
         match request {
             Request::Load => {
                 for name in modules()?.iter().filter(|name| !self.modules.contains(name)) {
-                    delete_module(&CString::new(name.as_str())?, libc::O_NONBLOCK)?;
+                    kernel::remove_module(name).map_err(io::Error::other)?;
                 }
                 Ok(true)
             }

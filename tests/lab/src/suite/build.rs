@@ -2,7 +2,7 @@
 //! What `create` does with good and bad patches of a real kernel; no machine is booted.
 
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{FIX, Fixture, Suite};
-use crate::session::{Answer, search};
+use crate::session::Answer;
 
 pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("create_is_reproducible", || reproducible(fixture));
@@ -49,11 +49,11 @@ fn real_time(fixture: &Fixture) -> Result<()> {
     let release = fixture.lab.kernel.release.replace("cloud", "rt");
     let lab = &fixture.lab;
     let answer = lab.splice(&["prepare", "--release", &release])?.success()?;
-    let tree = answer.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
-    let config = std::fs::read_to_string(Path::new(tree).join(".config"))?;
+    let tree = answer.tree()?;
+    let config = std::fs::read_to_string(tree.join(".config"))?;
     ensure!(config.contains("CONFIG_PREEMPT_RT=y"), "{release} is not configured as real-time");
     let file = PathBuf::from("kernel/softirq.c");
-    let text = std::fs::read_to_string(Path::new(tree).join(&file))?;
+    let text = std::fs::read_to_string(tree.join(&file))?;
     ensure!(
         text.contains("raise_ktimers_thread"),
         "{} lacks the patches of real-time",
@@ -66,12 +66,12 @@ fn real_time(fixture: &Fixture) -> Result<()> {
 fn made_headers(fixture: &Fixture) -> Result<()> {
     const DIRECTORY: &str = "fs/smb/server";
     let answer = fixture.lab.prepare()?;
-    let tree = answer.json.get("tree").and_then(|tree| tree.as_str()).context("no tree")?;
-    let units = PathBuf::from(tree).with_file_name("units").join(DIRECTORY);
+    let tree = answer.tree()?;
+    let units = tree.with_file_name("units").join(DIRECTORY);
     if units.is_dir() {
         std::fs::remove_dir_all(units)?;
     }
-    for entry in std::fs::read_dir(PathBuf::from(tree).join(DIRECTORY))? {
+    for entry in std::fs::read_dir(tree.join(DIRECTORY))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if [".asn1.c", ".asn1.h", ".o", ".cmd"].iter().any(|end| name.ends_with(end)) {
@@ -170,13 +170,10 @@ fn killed(fixture: &Fixture) -> Result<()> {
 
 fn tree_untouched(fixture: &Fixture) -> Result<()> {
     let prepared = fixture.lab.prepare()?;
-    let tree = ["tree", "source", "path"]
-        .iter()
-        .find_map(|key| search(&prepared.json, key)?.as_str())
-        .context("prepare does not say where the tree is")?;
+    let tree = prepared.tree()?;
     let original = fixture.lab.cache.source_files(&fixture.fix.base, &fixture.fix.files())?;
     for file in fixture.fix.files() {
-        let place = PathBuf::from(tree).join(&file);
+        let place = tree.join(&file);
         let now =
             std::fs::read(&place).with_context(|| format!("cannot read {}", place.display()))?;
         ensure!(now == std::fs::read(original.join(&file))?, "{file} in the tree was changed");

