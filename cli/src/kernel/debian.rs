@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use splice_core::arch::Arch;
 
+use super::packages::Apt;
 use super::tree::Parts;
 use super::{cache, packages, sources};
 
@@ -31,12 +33,34 @@ fn source_package(release: &str) -> Result<String> {
     Ok(format!("linux-source-{series}"))
 }
 
+/// The distribution's name of an architecture, such as `arm64`.
+pub fn architecture(arch: &dyn Arch) -> Result<String> {
+    for prefix in arch.cross_prefixes() {
+        let output = Command::new("dpkg-architecture")
+            .args(["-t", prefix.trim_end_matches('-'), "-q", "DEB_HOST_ARCH"])
+            .output()
+            .context("cannot run dpkg-architecture (Debian package dpkg-dev)")?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        }
+    }
+    bail!("Debian has no architecture for {}; use --source and --config", arch.name())
+}
+
+/// Apt for the kernels of an architecture.
+pub fn apt(arch: &dyn Arch, note: &mut dyn FnMut(&str)) -> Result<Apt> {
+    if arch.name() == std::env::consts::ARCH {
+        return Ok(Apt::native());
+    }
+    Apt::foreign(&architecture(arch)?, note)
+}
+
 /// All kernels of a series and flavour, such as `6.1` and `cloud-amd64`, oldest first.
-pub fn kernels(series: &str, flavour: &str) -> Result<Vec<Kernel>> {
+pub fn kernels(apt: &Apt, series: &str, flavour: &str) -> Result<Vec<Kernel>> {
     let source = format!("linux-source-{series}");
     let mut numbers = Vec::new();
     let mut wanted = vec![source.clone()];
-    for name in packages::names(&format!("linux-image-{series}."))? {
+    for name in apt.names(&format!("linux-image-{series}."))? {
         let Some(release) = name.strip_prefix("linux-image-") else { continue };
         let number = release
             .strip_suffix(flavour)
@@ -53,7 +77,7 @@ pub fn kernels(series: &str, flavour: &str) -> Result<Vec<Kernel>> {
             numbers.push((key, release.to_owned()));
         }
     }
-    let offers = packages::offers(&wanted)?;
+    let offers = apt.offers(&wanted)?;
     let has = |package: &str, version: &String| {
         offers.get(package).is_some_and(|versions| versions.contains(version))
     };
@@ -76,8 +100,8 @@ pub fn kernels(series: &str, flavour: &str) -> Result<Vec<Kernel>> {
 }
 
 /// The newest kernel of the 6.1 line for virtual machines.
-pub(super) fn newest() -> Result<String> {
-    let mut all = kernels("6.1", "cloud-amd64")?;
+pub(super) fn newest(arch: &dyn Arch, apt: &Apt) -> Result<String> {
+    let mut all = kernels(apt, "6.1", &format!("cloud-{}", architecture(arch)?))?;
     all.pop().map(|kernel| kernel.release).context("apt offers no kernel")
 }
 
@@ -85,6 +109,7 @@ pub(super) fn newest() -> Result<String> {
 pub(super) struct Headers {
     /// What the source is to be configured with.
     pub(super) parts: Parts,
+    apt: Apt,
     source: String,
     version: String,
     /// What these kernels are built with besides, such as `rt`.
@@ -92,10 +117,15 @@ pub(super) struct Headers {
 }
 
 /// Fetches and unpacks configuration and headers of a release below `root`.
-pub(super) fn headers(release: &str, root: &Path, note: &mut dyn FnMut(&str)) -> Result<Headers> {
+pub(super) fn headers(
+    apt: Apt,
+    release: &str,
+    root: &Path,
+    note: &mut dyn FnMut(&str),
+) -> Result<Headers> {
     let source = source_package(release)?;
     let headers = format!("linux-headers-{release}");
-    let offers = packages::offers(&[&source, &headers])?;
+    let offers = apt.offers(&[&source, &headers])?;
     let of = |package: &str| offers.get(package).cloned().unwrap_or_default();
     let (sources, all) = (of(&source), of(&headers));
     let Some(version) = all.into_iter().find(|version| sources.contains(version)) else {
@@ -106,9 +136,8 @@ pub(super) fn headers(release: &str, root: &Path, note: &mut dyn FnMut(&str)) ->
             listed(&sources)
         );
     };
-    let store = cache::directory("packages")?;
     let place = root.join("headers");
-    let featureset = unpack_headers(&store, &place, &headers, &version, note)?;
+    let featureset = unpack_headers(&apt, &place, &headers, &version, note)?;
     let directory = PathBuf::from("headers/usr/src").join(&headers);
     let generated = root.join(&directory).join("include/generated");
     let parts = Parts {
@@ -120,7 +149,7 @@ pub(super) fn headers(release: &str, root: &Path, note: &mut dyn FnMut(&str)) ->
         headers: directory,
         origin: format!("{source} and {headers}, version {version}"),
     };
-    Ok(Headers { parts, source, version, featureset })
+    Ok(Headers { parts, apt, source, version, featureset })
 }
 
 /// What the distribution tells its kernels about their package (Debian's changes to Makefile), from
@@ -149,29 +178,36 @@ fn featureset(package: &str) -> Option<&str> {
     package.strip_prefix("linux-headers-")?.split_once("-common-").map(|(_, name)| name)
 }
 
+/// Packages of programs that build modules.
+const TOOLS: &str = "linux-kbuild-";
+
 /// The headers package and those of the same source that it needs; returns the feature set.
 fn unpack_headers(
-    store: &Path,
+    apt: &Apt,
     place: &Path,
     headers: &str,
     version: &str,
     note: &mut dyn FnMut(&str),
 ) -> Result<Option<String>> {
+    let store = cache::directory("packages")?;
+    // Programs that run here.
+    let native = Apt::native();
     let mut found = None;
     let mut todo = vec![(headers.to_owned(), version.to_owned())];
     while let Some((name, version)) = todo.pop() {
+        let apt = if name.starts_with(TOOLS) { &native } else { apt };
         found = found.or_else(|| featureset(&name).map(str::to_owned));
-        let file = packages::fetch(store, &name, &version, note)?;
+        let file = apt.fetch(&store, &name, &version, note)?;
         packages::unpack(&file, place)?;
-        for (name, exact) in packages::Record::of(&name, &version)?.depends {
-            if !name.starts_with("linux-headers-") && !name.starts_with("linux-kbuild-") {
+        for (name, exact) in apt.record(&name, &version)?.depends {
+            if !name.starts_with("linux-headers-") && !name.starts_with(TOOLS) {
                 continue;
             }
             let version = match exact {
                 Some(version) => version,
                 // Any later build of the same tools will do.
                 None => {
-                    let offered = packages::offered(&name)?.into_iter().next();
+                    let offered = native.offered(&name)?.into_iter().next();
                     offered.with_context(|| format!("apt does not offer {name}"))?
                 }
             };
@@ -191,7 +227,7 @@ fn unpack_headers(
 /// Fetches and unpacks the source that belongs to these headers below `root`.
 pub(super) fn source(headers: &Headers, root: &Path, note: &mut dyn FnMut(&str)) -> Result<()> {
     let package = &headers.source;
-    let file = packages::fetch(&cache::directory("packages")?, package, &headers.version, note)?;
+    let file = headers.apt.fetch(&cache::directory("packages")?, package, &headers.version, note)?;
     note("unpacking the source");
     let work = root.join(".package");
     packages::unpack(&file, &work)?;
@@ -205,7 +241,7 @@ pub(super) fn source(headers: &Headers, root: &Path, note: &mut dyn FnMut(&str))
     std::fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     let Some(featureset) = &headers.featureset else { return Ok(()) };
     note(&format!("applying the patches of {featureset} kernels"));
-    let from = packages::Record::of(package, &headers.version)?.source;
+    let from = headers.apt.record(package, &headers.version)?.source;
     sources::apply_featureset(&from, &headers.version, featureset, &root.join("source"))
 }
 

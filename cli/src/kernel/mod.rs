@@ -6,6 +6,7 @@ pub mod cache;
 mod compile;
 mod constants;
 mod debian;
+mod foreign;
 mod image;
 mod kbuild;
 mod lists;
@@ -20,7 +21,7 @@ mod versions;
 
 pub(crate) use compile::{Compiled, after, before, object_of, put_on};
 pub(crate) use constants::{changed as changed_constants, outputs as constant_outputs};
-pub use debian::{Kernel, kernels};
+pub use debian::{Kernel, apt, architecture, kernels};
 pub(crate) use image::{Units, compile_all as compile_image, compiled as compiled_image};
 pub(crate) use kbuild::{Built, Kbuild, Owner};
 pub(crate) use lists::{Added, Listed, changes};

@@ -6,25 +6,156 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::cache;
 
-/// The versions of each package that apt offers, newest first, with one look at apt's lists.
-pub fn offers<S: AsRef<str>>(packages: &[S]) -> Result<BTreeMap<String, Vec<String>>> {
-    let output = Command::new("apt-cache")
-        .arg("madison")
-        .args(packages.iter().map(AsRef::as_ref))
-        .output()
-        .context("cannot run apt-cache")?;
-    Ok(madison(&String::from_utf8_lossy(&output.stdout)))
+/// How apt is asked: for this machine's packages, or for those of another architecture.
+#[derive(Debug, Clone, Default)]
+pub struct Apt {
+    words: Vec<String>,
 }
 
-/// The versions of one package, newest first.
-pub fn offered(package: &str) -> Result<Vec<String>> {
-    Ok(offers(&[package])?.remove(package).unwrap_or_default())
+/// How old lists of another architecture may be.
+const OLD: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Apt {
+    /// For the packages that this machine could install, from its own lists.
+    #[must_use]
+    pub fn native() -> Self {
+        Self::default()
+    }
+
+    /// For those of that architecture, by Debian's name, from lists of their own in the cache: what the
+    /// machine itself can install stays as it is.
+    pub fn foreign(architecture: &str, note: &mut dyn FnMut(&str)) -> Result<Self> {
+        let place = cache::directory("apt")?.join(architecture);
+        let lists = place.join("lists");
+        cache::create(&lists.join("partial"))?;
+        cache::create(&place.join("archives/partial"))?;
+        let apt = Self {
+            words: [
+                format!("APT::Architecture={architecture}"),
+                format!("APT::Architectures={architecture}"),
+                format!("Dir::State::Lists={}", lists.display()),
+                format!("Dir::Cache={}", place.display()),
+                // Whatever is installed here is of another architecture.
+                "Dir::State::status=/dev/null".to_owned(),
+            ]
+            .into_iter()
+            .flat_map(|option| ["-o".to_owned(), option])
+            .collect(),
+        };
+        let _lock = cache::lock(&place.join("lock"), note)?;
+        let stamp = place.join("updated");
+        let updated = std::fs::metadata(&stamp).and_then(|data| data.modified()).ok();
+        if updated.and_then(|time| time.elapsed().ok()).is_none_or(|age| age > OLD) {
+            note(&format!("fetching apt's lists for {architecture}"));
+            match run(apt.get().arg("update")) {
+                Ok(()) => cache::write_whole(&stamp, b"")?,
+                // Older lists are better than none.
+                Err(error) if updated.is_some() => note(&format!("{error:#}")),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(apt)
+    }
+
+    fn cache(&self) -> Command {
+        let mut command = Command::new("apt-cache");
+        command.args(&self.words);
+        command
+    }
+
+    fn get(&self) -> Command {
+        let mut command = Command::new("apt-get");
+        command.args(&self.words).arg("-q");
+        if rustix::process::geteuid().is_root() {
+            // apt's own unprivileged user cannot write to a private cache.
+            command.args(["-o", "APT::Sandbox::User=root"]);
+        }
+        command
+    }
+
+    /// The versions of each package that apt offers, newest first, with one look at apt's lists.
+    pub fn offers<S: AsRef<str>>(&self, packages: &[S]) -> Result<BTreeMap<String, Vec<String>>> {
+        let output = self
+            .cache()
+            .arg("madison")
+            .args(packages.iter().map(AsRef::as_ref))
+            .output()
+            .context("cannot run apt-cache")?;
+        Ok(madison(&String::from_utf8_lossy(&output.stdout)))
+    }
+
+    /// The versions of one package, newest first.
+    pub fn offered(&self, package: &str) -> Result<Vec<String>> {
+        Ok(self.offers(&[package])?.remove(package).unwrap_or_default())
+    }
+
+    /// Names of all packages that begin so.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let output =
+            self.cache().args(["pkgnames", prefix]).output().context("cannot run apt-cache")?;
+        let mut names: Vec<String> =
+            String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// What its lists say of one version of a package.
+    pub fn record(&self, package: &str, version: &str) -> Result<Record> {
+        let output = self
+            .cache()
+            .args(["show", &format!("{package}={version}")])
+            .output()
+            .context("cannot run apt-cache")?;
+        match Record::parse(&String::from_utf8_lossy(&output.stdout), version) {
+            Some(record) => Ok(record),
+            None => bail!(
+                "apt does not offer {package} {version} (it has: {}); if its lists are old, run \
+                 apt-get update as root",
+                self.offered(package)?.join(", ")
+            ),
+        }
+    }
+
+    /// A package of exactly this version in that directory, checked against the checksum in apt's
+    /// lists.
+    pub fn fetch(
+        &self,
+        directory: &Path,
+        package: &str,
+        version: &str,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<PathBuf> {
+        let record = self.record(package, version)?;
+        let place = directory.join(&record.file_name);
+        if std::fs::metadata(&place).is_ok_and(|data| data.len() == record.size)
+            && sha256(&place)? == record.sha256
+        {
+            return Ok(place);
+        }
+        note(&format!("fetching {package} {version} ({} MB)", record.size / 1_000_000));
+        let _visit = cache::visit(directory)?;
+        let work = tempfile::Builder::new().prefix(".splice-").tempdir_in(directory)?;
+        let wanted = format!("{package}={version}");
+        run(self.get().args(["download", &wanted]).current_dir(work.path()))?;
+        let fetched = std::fs::read_dir(work.path())?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .with_context(|| format!("apt-get download {package} left no file"))?;
+        let sum = sha256(&fetched)?;
+        if sum != record.sha256 {
+            bail!("{package} {version} has the checksum {sum}, but should have {}", record.sha256);
+        }
+        std::fs::rename(&fetched, &place).context("cannot move a package into the cache")?;
+        Ok(place)
+    }
 }
 
 fn madison(text: &str) -> BTreeMap<String, Vec<String>> {
@@ -41,18 +172,6 @@ fn madison(text: &str) -> BTreeMap<String, Vec<String>> {
     found
 }
 
-/// Names of all packages that begin so.
-pub fn names(prefix: &str) -> Result<Vec<String>> {
-    let output = Command::new("apt-cache")
-        .args(["pkgnames", prefix])
-        .output()
-        .context("cannot run apt-cache")?;
-    let mut names: Vec<String> =
-        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
-    names.sort();
-    Ok(names)
-}
-
 /// What apt's lists say of one version of a package.
 #[derive(Debug)]
 pub struct Record {
@@ -66,23 +185,6 @@ pub struct Record {
 }
 
 impl Record {
-    /// Looks it up.
-    pub fn of(package: &str, version: &str) -> Result<Self> {
-        let output = Command::new("apt-cache")
-            .args(["show", &format!("{package}={version}")])
-            .output()
-            .context("cannot run apt-cache")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        match Self::parse(&text, version) {
-            Some(record) => Ok(record),
-            None => bail!(
-                "apt does not offer {package} {version} (it has: {}); if its lists are old, run \
-                 apt-get update as root",
-                offered(package)?.join(", ")
-            ),
-        }
-    }
-
     fn parse(text: &str, version: &str) -> Option<Self> {
         text.split("\n\n").find_map(|stanza| {
             let field = |name: &str| {
@@ -113,44 +215,6 @@ fn dependency(text: &str) -> Option<(String, Option<String>)> {
     let name = text.split([' ', ':']).next().filter(|name| !name.is_empty())?;
     let exact = text.split_once("(= ").and_then(|(_, rest)| rest.strip_suffix(')'));
     Some((name.to_owned(), exact.map(str::to_owned)))
-}
-
-/// A package of exactly this version in that directory, checked against the checksum in apt's
-/// lists.
-pub fn fetch(
-    directory: &Path,
-    package: &str,
-    version: &str,
-    note: &mut dyn FnMut(&str),
-) -> Result<PathBuf> {
-    let record = Record::of(package, version)?;
-    let place = directory.join(&record.file_name);
-    if std::fs::metadata(&place).is_ok_and(|data| data.len() == record.size)
-        && sha256(&place)? == record.sha256
-    {
-        return Ok(place);
-    }
-    note(&format!("fetching {package} {version} ({} MB)", record.size / 1_000_000));
-    let _visit = cache::visit(directory)?;
-    let work = tempfile::Builder::new().prefix(".splice-").tempdir_in(directory)?;
-    let mut apt = Command::new("apt-get");
-    if rustix::process::geteuid().is_root() {
-        // apt's own unprivileged user cannot write to a private cache.
-        apt.args(["-o", "APT::Sandbox::User=root"]);
-    }
-    apt.args(["-q", "download", &format!("{package}={version}")]).current_dir(work.path());
-    run(&mut apt)?;
-    let fetched = std::fs::read_dir(work.path())?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .with_context(|| format!("apt-get download {package} left no file"))?;
-    let sum = sha256(&fetched)?;
-    if sum != record.sha256 {
-        bail!("{package} {version} has the checksum {sum}, but should have {}", record.sha256);
-    }
-    std::fs::rename(&fetched, &place).context("cannot move a package into the cache")?;
-    Ok(place)
 }
 
 /// Unpacks a package below a directory.

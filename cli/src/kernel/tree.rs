@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use splice_core::arch::Arch;
 use tempfile::NamedTempFile;
 
-use super::{cache, compile, debian, packages};
+use super::{cache, compile, debian, foreign, packages};
 use crate::exit::{Exit, Failure};
 
 const FACTS: &str = "tree.json";
 /// Version of the layout of a prepared kernel; another one is made anew.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// Variables that would change what make does, or which compiler runs how.
 const UNWANTED: &[&str] = &[
     "MAKEFLAGS",
@@ -29,6 +29,7 @@ const UNWANTED: &[&str] = &[
     "ARCH",
     "SUBARCH",
     "CROSS_COMPILE",
+    "CROSS_COMPILE_COMPAT",
     "CC",
     "LD",
     "CFLAGS",
@@ -67,6 +68,8 @@ pub(crate) struct Facts {
     /// The compiler's name, and what stands before it and the binutils' names.
     cc: String,
     cross: String,
+    /// What stands before the name of the compiler for 32-bit processes' code, where there is one.
+    compat: String,
     /// What the kernel's own build was told of itself, which some units print: words for make.
     told: Vec<String>,
 }
@@ -171,6 +174,9 @@ impl Tree {
     /// `make` for this kernel, free of what the environment might add.
     pub(crate) fn make(&self, directory: &Path) -> Command {
         let mut make = make(directory, self.kernel_arch, &self.facts.cc, &self.facts.cross);
+        if !self.facts.compat.is_empty() {
+            make.arg(format!("CROSS_COMPILE_COMPAT={}", self.facts.compat));
+        }
         let pahole = self.root.join("pahole");
         if pahole.is_file() {
             make.arg(format!("PAHOLE={}", pahole.display()));
@@ -259,8 +265,27 @@ fn identity(version: &str) -> &str {
     version.split_once(' ').map_or(version, |(_, rest)| rest)
 }
 
-/// The kernel's own compiler on this machine: its name and the binutils' prefix.
-fn compiler(arch: &dyn Arch, wanted: &str, any: bool) -> Result<(String, String)> {
+/// The prefix of a compiler for the code that a kernel maps into 32-bit processes
+/// (`CROSS_COMPILE_COMPAT`, arch/arm64/kernel/vdso32/Makefile, 6.1). It is needed to configure and
+/// prepare the source; no unit is made by it, so that it need not be the kernel's.
+fn compat_compiler() -> Result<&'static str> {
+    ["arm-linux-gnueabihf-", "arm-linux-gnueabi-"]
+        .into_iter()
+        .find(|prefix| says(&format!("{prefix}gcc")).is_some())
+        .context(
+            "this kernel has code for 32-bit processes (CONFIG_COMPAT_VDSO), and there is no compiler \
+             for that here; install it (Debian package gcc-arm-linux-gnueabihf)",
+        )
+}
+
+/// The kernel's own compiler on this machine: its name and the binutils' prefix. Where the cross compiler
+/// is another one, the distribution's own is fetched.
+fn compiler(
+    arch: &dyn Arch,
+    wanted: &str,
+    any: bool,
+    note: &mut dyn FnMut(&str),
+) -> Result<(String, String)> {
     let name = wanted.split(' ').next().unwrap_or("gcc");
     let plain = name.rsplit_once("gcc").map_or(name.to_owned(), |(_, rest)| format!("gcc{rest}"));
     let native = arch.name() == std::env::consts::ARCH;
@@ -278,6 +303,16 @@ fn compiler(arch: &dyn Arch, wanted: &str, any: bool) -> Result<(String, String)
     }
     match found {
         Some((cc, prefix, _)) if any => Ok((cc, prefix)),
+        Some((cc, prefix, version)) if !native => {
+            let own = foreign::compiler(arch, wanted, &cc, note).with_context(|| {
+                format!(
+                    "the kernel was built with \"{wanted}\", but {cc} here is \"{version}\", and the \
+                     distribution's own cannot be used; say --any-compiler to take this one, and then \
+                     only `splice check` can tell whether the code is the same"
+                )
+            })?;
+            Ok((own, prefix))
+        }
         Some((cc, _, version)) => bail!(
             "the kernel was built with \"{wanted}\", but {cc} here is \"{version}\"; install that \
              version of it, or say --any-compiler, and then only `splice check` can tell whether \
@@ -359,7 +394,7 @@ pub(crate) fn prepare(
     let kernels = cache::directory("kernels")?;
     let release = match (wish.release, &wish.origin) {
         (Some(release), _) => release.to_owned(),
-        (None, Origin::Packages) => debian::newest()?,
+        (None, Origin::Packages) => debian::newest(arch, &debian::apt(arch, note)?)?,
         (None, Origin::Given { .. }) => String::new(),
     };
     ensure!(
@@ -400,8 +435,8 @@ fn make_ready(
     // The compiler is looked at before anything that takes long.
     match &wish.origin {
         Origin::Packages => {
-            let headers = debian::headers(release, root, note)?;
-            let ready = Ready::new(arch, wish, root, &headers.parts)?;
+            let headers = debian::headers(debian::apt(arch, note)?, release, root, note)?;
+            let ready = Ready::new(arch, wish, root, &headers.parts, note)?;
             debian::source(&headers, root, note)?;
             ready.configure(wish.jobs, note)
         }
@@ -414,7 +449,7 @@ fn make_ready(
                 origin: given.display().to_string(),
                 told: Vec::new(),
             };
-            let ready = Ready::new(arch, wish, root, &parts)?;
+            let ready = Ready::new(arch, wish, root, &parts, note)?;
             note("copying the source");
             packages::run(
                 Command::new("cp")
@@ -437,13 +472,23 @@ struct Ready {
 }
 
 impl Ready {
-    fn new(arch: &'static dyn Arch, wish: &Wish<'_>, root: &Path, parts: &Parts) -> Result<Self> {
+    fn new(
+        arch: &'static dyn Arch,
+        wish: &Wish<'_>,
+        root: &Path,
+        parts: &Parts,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         let config = std::fs::read_to_string(&parts.config)
             .with_context(|| format!("cannot read {}", parts.config.display()))?;
         let options = options(&config);
         let wanted = options.get("CONFIG_CC_VERSION_TEXT").map_or("", |text| unquoted(text));
         ensure!(!wanted.is_empty(), "{} does not name the compiler", parts.config.display());
-        let (cc, cross) = compiler(arch, wanted, wish.any_compiler)?;
+        let (cc, cross) = compiler(arch, wanted, wish.any_compiler, note)?;
+        let compat = match options.get("CONFIG_COMPAT_VDSO") {
+            Some(_) => compat_compiler()?.to_owned(),
+            None => String::new(),
+        };
         let tree = Tree {
             root: root.to_owned(),
             facts: Facts {
@@ -455,6 +500,7 @@ impl Ready {
                 headers: parts.headers.clone(),
                 cc,
                 cross,
+                compat,
                 told: parts.told.clone(),
             },
             kernel_arch: arch.kernel_arch(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use splice_cli::kernel::packages::{fetch, offered, unpack};
+use splice_cli::kernel::packages::{Apt, unpack};
 use splice_cli::kernel::{Kernel, cache};
 
 /// The package with a kernel's source, by its version: `linux-source-6.1` of `6.1.170-3`.
@@ -51,7 +51,8 @@ impl Cache {
     }
 
     fn fetch(&self, package: &str, version: &str) -> Result<PathBuf> {
-        fetch(&self.root.join("packages"), package, version, &mut |text| eprintln!("{text}"))
+        let store = self.root.join("packages");
+        Apt::native().fetch(&store, package, version, &mut |text| eprintln!("{text}"))
     }
 
     /// An image package, fetched and unpacked.
@@ -173,7 +174,7 @@ pub fn kernels() -> Result<Vec<Kernel>> {
 
 /// The same of another series.
 pub fn series(series: &str) -> Result<Vec<Kernel>> {
-    splice_cli::kernel::kernels(series, "cloud-amd64")
+    splice_cli::kernel::kernels(&Apt::native(), series, "cloud-amd64")
 }
 
 /// The kernel of this release, of whatever series and flavour.
@@ -181,7 +182,7 @@ pub fn kernel(release: &str) -> Result<Kernel> {
     let series: Vec<&str> = release.splitn(3, '.').take(2).collect();
     let named = |part: &&str| part.starts_with(|first: char| first.is_ascii_alphabetic());
     let flavour: Vec<&str> = release.split('-').skip_while(|part| !named(part)).collect();
-    splice_cli::kernel::kernels(&series.join("."), &flavour.join("-"))?
+    splice_cli::kernel::kernels(&Apt::native(), &series.join("."), &flavour.join("-"))?
         .into_iter()
         .find(|kernel| kernel.release == release)
         .with_context(|| format!("apt does not offer the kernel {release}"))
@@ -200,7 +201,7 @@ pub fn newest_pair(of: &str) -> Result<(Kernel, String)> {
 /// holds, if they are still offered; else the oldest kernel with a newer source.
 pub fn pair(base: &str, target: &str) -> Result<(Kernel, String)> {
     let all = kernels()?;
-    let sources = offered(&source_package(base))?;
+    let sources = Apt::native().offered(&source_package(base))?;
     match all.iter().find(|kernel| kernel.version == base) {
         Some(kernel) if sources.iter().any(|version| version == target) => {
             Ok((kernel.clone(), target.to_owned()))
