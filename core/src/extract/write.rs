@@ -76,7 +76,7 @@ fn lay_out(post: &Unit, selection: &Selection) -> Result<Vec<Out>, String> {
                 outs.push(Out {
                     name: output_name(&section.name).to_owned(),
                     sh_type: section.sh_type,
-                    flags: section.flags & !(SHF_GROUP.0 | SHF_LINK_ORDER.0 | SHF_INFO_LINK.0),
+                    flags: section.flags & !(SHF_GROUP.0 | SHF_INFO_LINK.0),
                     align: piece_align(section.align, span.offset, shared),
                     entsize: section.entsize,
                     size: 0,
@@ -255,14 +255,15 @@ impl<'a> File<'a> {
         writer.write_shstrtab();
         writer.write_null_section_header();
         for ((out, offset), (name, _)) in self.outs.iter().zip(&offsets).zip(&sections) {
+            let (flags, link) = self.linked(out, &sections)?;
             let header = SectionHeader {
                 sh_name: writer.section_name_offset(Some(*name)),
                 sh_type: SectionType(out.sh_type),
-                sh_flags: SectionFlags(out.flags),
+                sh_flags: SectionFlags(flags),
                 sh_addr: 0,
                 sh_offset: *offset,
                 sh_size: out.size,
-                sh_link: 0,
+                sh_link: link,
                 sh_info: 0,
                 sh_addralign: out.align,
                 sh_entsize: out.entsize,
@@ -304,7 +305,23 @@ impl<'a> File<'a> {
         symbol.section.and_then(|s| sections.get(s)).map(|s| s.1)
     }
 
-    fn pieces(&self, out: &'a Out) -> impl Iterator<Item = (&'a Piece, u64)> {
+    /// A section's flags, and the section that it is to stand in the order of: that of the code which its
+    /// first entry leads to. The linker takes no sections of one name of which only some have an order.
+    fn linked(&self, out: &Out, sections: &[(StringId, SectionIndex)]) -> Result<(u64, u32), String> {
+        if out.flags & SHF_LINK_ORDER.0 == 0 {
+            return Ok((out.flags, 0));
+        }
+        let (first, _) = self.pieces(out).next().ok_or("a section is empty")?;
+        let target = first.relocs.first().and_then(|reloc| match &reloc.to {
+            Reference::Piece(id) | Reference::Code(id) => self.position.get(id),
+            _ => None,
+        });
+        let section = target.and_then(|(section, _)| sections.get(*section));
+        let (_, index) = section.ok_or_else(|| format!("{} has an order, but of no code", out.name))?;
+        Ok((out.flags, index.0))
+    }
+
+    fn pieces<'o>(&'o self, out: &'o Out) -> impl Iterator<Item = (&'o Piece, u64)> {
         out.pieces.iter().filter_map(|(id, offset)| Some((self.selection.pieces.get(id)?, *offset)))
     }
 
