@@ -5,7 +5,6 @@
 //! packages and run by QEMU's emulation of a user's processes; the cross compiler's driver and the
 //! binutils do the rest.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use splice_core::arch::Arch;
 
-use super::packages::Apt;
-use super::{cache, debian, packages};
+use super::{cache, debian};
 
 /// A command that is this compiler: `wanted` is what the kernel's configuration says of it, `driver` a
 /// cross compiler of the same name. It is made once, in the cache.
@@ -42,7 +40,7 @@ pub(super) fn compiler(
     cache::create(&root)?;
     // cc1 of gcc-N is in cpp-N.
     let package = name.replacen("gcc", "cpp", 1);
-    unpack(&debian::apt(arch, note)?, &package, version, &root, note)?;
+    debian::apt(arch, note)?.unpack_all(&package, version, &[], &root, note)?;
     let own = cc1(&root, name)?;
     let emulator = format!("qemu-{}-static", arch.name());
     let run = [emulator.as_str(), "-L", &root.to_string_lossy(), &own.to_string_lossy()].join(" ");
@@ -79,36 +77,6 @@ fn package(wanted: &str) -> Option<(&str, &str)> {
     let (version, _) = rest.split_once(')')?;
     (name.starts_with("gcc-") && !name.contains('/') && !version.contains('/'))
         .then_some((name, version))
-}
-
-/// Unpacks a package and all that it depends on.
-fn unpack(
-    apt: &Apt,
-    package: &str,
-    version: &str,
-    root: &Path,
-    note: &mut dyn FnMut(&str),
-) -> Result<()> {
-    let store = cache::directory("packages")?;
-    let mut seen = BTreeSet::from([package.to_owned()]);
-    let mut todo = vec![(package.to_owned(), version.to_owned())];
-    while let Some((name, version)) = todo.pop() {
-        packages::unpack(&apt.fetch(&store, &name, &version, note)?, root)?;
-        for (name, exact) in apt.record(&name, &version)?.depends {
-            let version = match exact {
-                Some(version) => version,
-                // A package that nothing offers is one that another provides.
-                None => match apt.offered(&name)?.into_iter().next() {
-                    Some(version) => version,
-                    None => continue,
-                },
-            };
-            if seen.insert(name.clone()) {
-                todo.push((name, version));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The compiler proper of `gcc-N` below a root: `usr/lib/gcc/TRIPLET/N/cc1`.

@@ -2,7 +2,7 @@
 //! Distribution packages: what apt offers, and a checked copy of one in the cache. Nothing is
 //! installed, and nothing here needs root.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,28 +32,42 @@ impl Apt {
     /// For those of that architecture, by Debian's name, from lists of their own in the cache: what the
     /// machine itself can install stays as it is.
     pub fn foreign(architecture: &str, note: &mut dyn FnMut(&str)) -> Result<Self> {
-        let place = cache::directory("apt")?.join(architecture);
+        Self::private(architecture, architecture, None, note)
+    }
+
+    /// For an architecture's packages from lists of that name in the cache, of the machine's sources or
+    /// of others (sources.list(5)).
+    pub fn private(
+        name: &str,
+        architecture: &str,
+        sources: Option<&str>,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
+        let place = cache::directory("apt")?.join(name);
         let lists = place.join("lists");
         cache::create(&lists.join("partial"))?;
         cache::create(&place.join("archives/partial"))?;
-        let apt = Self {
-            words: [
-                format!("APT::Architecture={architecture}"),
-                format!("APT::Architectures={architecture}"),
-                format!("Dir::State::Lists={}", lists.display()),
-                format!("Dir::Cache={}", place.display()),
-                // Whatever is installed here is of another architecture.
-                "Dir::State::status=/dev/null".to_owned(),
-            ]
-            .into_iter()
-            .flat_map(|option| ["-o".to_owned(), option])
-            .collect(),
-        };
+        let mut options = vec![
+            format!("APT::Architecture={architecture}"),
+            format!("APT::Architectures={architecture}"),
+            format!("Dir::State::Lists={}", lists.display()),
+            format!("Dir::Cache={}", place.display()),
+            // Whatever is installed here is no part of that.
+            "Dir::State::status=/dev/null".to_owned(),
+        ];
+        if let Some(sources) = sources {
+            let list = place.join("sources.list");
+            cache::write_whole(&list, sources.as_bytes())?;
+            options.push(format!("Dir::Etc::SourceList={}", list.display()));
+            options.push("Dir::Etc::SourceParts=/dev/null".to_owned());
+        }
+        let words = options.into_iter().flat_map(|option| ["-o".to_owned(), option]).collect();
+        let apt = Self { words };
         let _lock = cache::lock(&place.join("lock"), note)?;
         let stamp = place.join("updated");
         let updated = std::fs::metadata(&stamp).and_then(|data| data.modified()).ok();
         if updated.and_then(|time| time.elapsed().ok()).is_none_or(|age| age > OLD) {
-            note(&format!("fetching apt's lists for {architecture}"));
+            note(&format!("fetching apt's lists of {name}"));
             match run(apt.get().arg("update")) {
                 Ok(()) => cache::write_whole(&stamp, b"")?,
                 // Older lists are better than none.
@@ -155,6 +169,35 @@ impl Apt {
         }
         std::fs::rename(&fetched, &place).context("cannot move a package into the cache")?;
         Ok(place)
+    }
+
+    /// Unpacks a package and all that it depends on, but for some, below a directory.
+    pub fn unpack_all(
+        &self,
+        package: &str,
+        version: &str,
+        but: &[&str],
+        to: &Path,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let store = cache::directory("packages")?;
+        let mut seen: BTreeSet<String> = but.iter().map(|name| (*name).to_owned()).collect();
+        seen.insert(package.to_owned());
+        let mut todo = vec![(package.to_owned(), version.to_owned())];
+        while let Some((name, version)) = todo.pop() {
+            unpack(&self.fetch(&store, &name, &version, note)?, to)?;
+            for (name, exact) in self.record(&name, &version)?.depends {
+                if !seen.insert(name.clone()) {
+                    continue;
+                }
+                let newest = || Ok(self.offered(&name)?.into_iter().next());
+                // What nothing offers under its own name is what another package provides.
+                if let Some(version) = exact.map_or_else(newest, |exact| anyhow::Ok(Some(exact)))? {
+                    todo.push((name, version));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -9,15 +9,11 @@ use anyhow::{Context, Result, bail};
 use object::elf;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 
-/// Where a dynamic loader looks without being told.
-const LIBRARY_PLACES: &[&str] = &[
-    "/lib/x86_64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu",
-    "/lib64",
-    "/usr/lib64",
-    "/lib",
-    "/usr/lib",
-];
+use crate::processor::Processor;
+
+/// Where every dynamic loader looks without being told; its own processor's places are
+/// [`Processor::libraries`].
+const LIBRARY_PLACES: [&str; 2] = ["/lib", "/usr/lib"];
 
 enum Entry {
     Directory,
@@ -27,16 +23,16 @@ enum Entry {
 }
 
 /// An initramfs under construction. Paths in the guest are given without the leading slash.
-#[derive(Default)]
 pub struct Initramfs {
+    processor: &'static Processor,
     entries: BTreeMap<String, Entry>,
 }
 
 impl Initramfs {
     /// An initramfs with the directories and devices that the kernel and init need.
     #[must_use]
-    pub fn new() -> Self {
-        let mut new = Self::default();
+    pub fn new(processor: &'static Processor) -> Self {
+        let mut new = Self { processor, entries: BTreeMap::new() };
         for name in ["dev", "proc", "sys", "tmp", "run", "bin", "etc", "updates"] {
             new.entries.insert(name.to_owned(), Entry::Directory);
         }
@@ -62,6 +58,7 @@ impl Initramfs {
     pub fn program(&mut self, path: &str, source: &Path) -> Result<()> {
         let mut wanted = vec![source.to_path_buf()];
         let mut seen = BTreeSet::new();
+        let mut places: BTreeMap<PathBuf, String> = BTreeMap::new();
         while let Some(file) = wanted.pop() {
             if !seen.insert(file.clone()) {
                 continue;
@@ -70,21 +67,26 @@ impl Initramfs {
                 .with_context(|| format!("cannot read the program {}", file.display()))?;
             let needs = Needs::of(&body)
                 .with_context(|| format!("{} is not a usable program", file.display()))?;
-            wanted.extend(needs.interpreter.map(PathBuf::from));
-            for library in needs.libraries {
-                wanted.push(find_library(&library).with_context(|| {
-                    format!("{} needs {library}, which is not installed", file.display())
-                })?);
-            }
-            let place = if file == source {
-                path.to_owned()
-            } else {
-                file.to_string_lossy().trim_start_matches('/').to_owned()
+            let place = match places.get(&file) {
+                Some(place) => place.trim_start_matches('/').to_owned(),
+                None => path.to_owned(),
             };
+            for (name, place) in needs.places() {
+                let found = self.find_library(&name).with_context(|| {
+                    format!("{} needs {name}, which is not installed", file.display())
+                })?;
+                places.insert(found.clone(), place);
+                wanted.push(found);
+            }
             self.parents(&place);
             self.entries.insert(place, Entry::File { mode: 0o755, body });
         }
         Ok(())
+    }
+
+    fn find_library(&self, name: &str) -> Option<PathBuf> {
+        let places = self.processor.libraries.iter().chain(&LIBRARY_PLACES);
+        places.map(|place| Path::new(place).join(name)).find(|path| path.exists())
     }
 
     /// A kernel module and those that it depends on, from a `lib/modules/RELEASE` directory. Returns
@@ -163,6 +165,21 @@ struct Needs {
 }
 
 impl Needs {
+    /// The loader and the libraries: their names, and where they are to be in the guest. A library is
+    /// found in the first place where a loader looks.
+    fn places(self) -> impl Iterator<Item = (String, String)> {
+        let loader = self.interpreter.and_then(|path| {
+            let (_, name) = path.rsplit_once('/')?;
+            Some((name.to_owned(), path))
+        });
+        let libraries = self.libraries.into_iter().map(|name| {
+            let place = format!("/lib/{name}");
+            (name, place)
+        });
+        // The loader may be named as a library, too.
+        libraries.chain(loader)
+    }
+
     fn of(body: &[u8]) -> Result<Self> {
         let file = ElfFile64::<object::Endianness>::parse(body)?;
         let endian = file.endian();
@@ -183,9 +200,6 @@ impl Needs {
     }
 }
 
-fn find_library(name: &str) -> Option<PathBuf> {
-    LIBRARY_PLACES.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists())
-}
 
 /// The modules of one kernel release.
 pub struct ModuleDirectory {
@@ -265,10 +279,14 @@ fn dependencies(module: &[u8]) -> Result<Vec<String>> {
 mod tests {
     use super::*;
 
+    fn host() -> Initramfs {
+        Initramfs::new(Processor::of(""))
+    }
+
     /// The format's documentation: thirteen eight-digit fields, names and bodies padded to four.
     #[test]
     fn archive_is_newc() {
-        let mut initramfs = Initramfs::default();
+        let mut initramfs = Initramfs { entries: BTreeMap::new(), ..host() };
         initramfs.file("a/b", b"12345".to_vec());
         let bytes = initramfs.to_bytes().unwrap();
         let text = String::from_utf8_lossy(&bytes);
@@ -284,7 +302,7 @@ mod tests {
 
     #[test]
     fn programs_bring_their_loader_and_libraries() {
-        let mut initramfs = Initramfs::default();
+        let mut initramfs = host();
         initramfs.program("init", &std::env::current_exe().unwrap()).unwrap();
         assert!(initramfs.entries.contains_key("init"));
         let has = |part: &str| initramfs.entries.keys().any(|path| path.contains(part));
@@ -297,7 +315,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("text");
         std::fs::write(&path, "#!/bin/sh\n").unwrap();
-        let error = Initramfs::new().program("init", &path).unwrap_err();
+        let error = host().program("init", &path).unwrap_err();
         assert!(format!("{error:#}").contains("not a usable program"), "{error:#}");
     }
 }

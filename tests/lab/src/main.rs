@@ -244,18 +244,18 @@ fn find(release: Option<&str>) -> Result<Kernel> {
 }
 
 fn boot(release: Option<&str>, modules: &[String]) -> Result<Machine> {
-    let programs = Programs::build()?;
     let cache = Cache::open()?;
     let kernel = find(release)?;
     let image = cache.image(&kernel.release, &kernel.version)?;
-    let mut initramfs = Initramfs::new();
+    let programs = Programs::build(image.processor())?;
+    let mut initramfs = Initramfs::new(image.processor());
     initramfs.program("init", &programs.init)?;
     let directory = ModuleDirectory::read(&image.modules)?;
     let mut paths = Vec::new();
     for name in modules {
         paths.extend(initramfs.module(&directory, name)?);
     }
-    let mut machine = Machine::boot(&Options::new(&image.kernel), &initramfs)?;
+    let mut machine = Machine::boot(&Options::new(&image), &initramfs)?;
     machine.ask(&Request::InsertModules { paths })?;
     println!("{} booted in {:.1} s", machine.release, machine.boot_time.as_secs_f64());
     Ok(machine)

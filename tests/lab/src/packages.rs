@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use splice_cli::kernel::packages::{Apt, unpack};
 use splice_cli::kernel::{Kernel, cache};
 
+use crate::processor::Processor;
+
 /// The package with a kernel's source, by its version: `linux-source-6.1` of `6.1.170-3`.
 fn source_package(version: &str) -> String {
     let series: Vec<&str> = version.splitn(3, '.').take(2).collect();
@@ -36,6 +38,14 @@ pub struct Image {
     pub pace: u32,
 }
 
+impl Image {
+    /// What it runs on.
+    #[must_use]
+    pub fn processor(&self) -> &'static Processor {
+        Processor::of(&self.release)
+    }
+}
+
 impl Cache {
     /// The user's cache.
     pub fn open() -> Result<Self> {
@@ -50,16 +60,17 @@ impl Cache {
         self.root.join("lab")
     }
 
-    fn fetch(&self, package: &str, version: &str) -> Result<PathBuf> {
+    fn fetch(&self, apt: &Apt, package: &str, version: &str) -> Result<PathBuf> {
         let store = self.root.join("packages");
-        Apt::native().fetch(&store, package, version, &mut |text| eprintln!("{text}"))
+        apt.fetch(&store, package, version, &mut |text| eprintln!("{text}"))
     }
 
     /// An image package, fetched and unpacked.
     pub fn image(&self, release: &str, version: &str) -> Result<Image> {
         let place = self.lab().join(format!("image-{release}-{version}"));
         if !place.is_dir() {
-            let package = self.fetch(&format!("linux-image-{release}"), version)?;
+            let apt = Processor::of(release).apt()?;
+            let package = self.fetch(&apt, &format!("linux-image-{release}"), version)?;
             let work = tempfile::Builder::new().prefix(".unpack-").tempdir_in(self.lab())?;
             let tree = work.path().join("tree");
             unpack(&package, &tree)?;
@@ -101,7 +112,7 @@ impl Cache {
     /// Unpacks these members of a source package's tarball, or all; what tar complained of.
     fn extract(&self, version: &str, to: &Path, members: &[String]) -> Result<String> {
         let series = source_package(version);
-        let package = self.fetch(&series, version)?;
+        let package = self.fetch(&Apt::native(), &series, version)?;
         let mut contents = Command::new("dpkg-deb")
             .arg("--fsys-tarfile")
             .arg(&package)
@@ -182,7 +193,7 @@ pub fn kernel(release: &str) -> Result<Kernel> {
     let series: Vec<&str> = release.splitn(3, '.').take(2).collect();
     let named = |part: &&str| part.starts_with(|first: char| first.is_ascii_alphabetic());
     let flavour: Vec<&str> = release.split('-').skip_while(|part| !named(part)).collect();
-    splice_cli::kernel::kernels(&Apt::native(), &series.join("."), &flavour.join("-"))?
+    splice_cli::kernel::kernels(&Processor::of(release).apt()?, &series.join("."), &flavour.join("-"))?
         .into_iter()
         .find(|kernel| kernel.release == release)
         .with_context(|| format!("apt does not offer the kernel {release}"))

@@ -14,6 +14,7 @@ use crate::build::Programs;
 use crate::checked;
 use crate::initramfs::{Initramfs, ModuleDirectory};
 use crate::packages::{Cache, Image, pair};
+use crate::processor::Processor;
 use crate::protocol::{Command, Outcome, Request};
 use crate::vm::{Machine, Options};
 
@@ -129,7 +130,7 @@ impl Lab {
 
     /// Builds the programs and fetches this kernel.
     pub fn of(kernel: Kernel) -> Result<Self> {
-        let programs = Programs::build()?;
+        let programs = Programs::build(Processor::of(&kernel.release))?;
         let cache = Cache::open()?;
         let image = cache.image(&kernel.release, &kernel.version)?;
         let work = tempfile::Builder::new().prefix("splice-lab-").tempdir()?;
@@ -139,8 +140,8 @@ impl Lab {
     /// Runs `splice` on the host.
     pub fn splice(&self, words: &[&str]) -> Result<Answer> {
         let started = Instant::now();
-        let output = std::process::Command::new(&self.programs.splice)
-            .args(["--format", "json"])
+        let output = std::process::Command::new(&self.programs.host)
+            .args(["--format", "json", "--arch", self.image.processor().name])
             .args(words)
             .output()
             .context("cannot run splice")?;
@@ -230,7 +231,7 @@ pub struct Contents<'a> {
 impl Guest {
     /// Boots an image with these contents.
     pub fn boot(lab: &Lab, image: &Image, contents: &Contents) -> Result<Self> {
-        let mut initramfs = Initramfs::new();
+        let mut initramfs = Initramfs::new(image.processor());
         initramfs.program("init", &lab.programs.init)?;
         initramfs.program("bin/splice", &lab.programs.splice)?;
         for (path, source) in contents.programs {
@@ -256,7 +257,7 @@ impl Guest {
                 carried.insert(name.clone(), paths.map_err(|error| format!("{error:#}")));
             }
         }
-        let mut options = Options::new(&image.kernel);
+        let mut options = Options::new(image);
         contents.append.clone_into(&mut options.append);
         options.limit = contents.limit.unwrap_or(options.limit) * image.pace;
         if let Some(cpus) = contents.cpus {

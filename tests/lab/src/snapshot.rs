@@ -39,7 +39,7 @@ pub fn take(machine: &mut Machine, directory: &Path) -> Result<()> {
     }
     std::fs::write(directory.join("modules"), modules)?;
     std::fs::write(directory.join("kallsyms"), kallsyms)?;
-    write_core(&directory.join("core"), &bodies)
+    write_core(&directory.join("core"), machine.processor.e_machine, &bodies)
 }
 
 /// The pages of the image's memory from one symbol to another.
@@ -64,13 +64,13 @@ pub fn segments_begin(core: &[u8]) -> Option<u64> {
     Some(HEADER + SEGMENT * u64::from(u16::from_le_bytes(count)))
 }
 
-fn write_core(path: &Path, parts: &[(u64, Vec<u8>)]) -> Result<()> {
+fn write_core(path: &Path, e_machine: u16, parts: &[(u64, Vec<u8>)]) -> Result<()> {
     let count = u16::try_from(parts.len())?;
     let mut out = Vec::new();
-    // ELF64, little endian, a core of x86-64, program headers right behind this header.
+    // ELF64, little endian, a core, program headers right behind this header.
     out.extend_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
     out.extend_from_slice(&4_u16.to_le_bytes());
-    out.extend_from_slice(&62_u16.to_le_bytes());
+    out.extend_from_slice(&e_machine.to_le_bytes());
     out.extend_from_slice(&1_u32.to_le_bytes());
     for word in [0, HEADER, 0] {
         out.extend_from_slice(&word.to_le_bytes());
@@ -109,7 +109,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("core");
         let parts = [(0xffff_ffff_8100_0000, vec![1, 2, 3]), (0xffff_ffff_c000_0000, vec![4])];
-        write_core(&path, &parts).unwrap();
+        write_core(&path, 62, &parts).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let file = ElfFile64::<object::Endianness>::parse(bytes.as_slice()).unwrap();
         let endian = file.endian();

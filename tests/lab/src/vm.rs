@@ -13,12 +13,17 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::guest::setup::LINE;
 use crate::initramfs::Initramfs;
+use crate::packages::Image;
+use crate::processor::Processor;
 use crate::protocol::{Command, LoadReport, Outcome, Reply, Request};
 
 /// How a machine is started.
 #[derive(Clone)]
 pub struct Options {
+    /// The processor.
+    pub processor: &'static Processor,
     /// The kernel image (`vmlinuz`).
     pub kernel: PathBuf,
     /// Additional words for the kernel's command line.
@@ -39,9 +44,10 @@ pub struct Options {
 impl Options {
     /// The usual machine for this kernel.
     #[must_use]
-    pub fn new(kernel: &Path) -> Self {
+    pub fn new(image: &Image) -> Self {
         Self {
-            kernel: kernel.to_path_buf(),
+            processor: image.processor(),
+            kernel: image.kernel.clone(),
             append: String::new(),
             memory_mib: 1024,
             cpus: 2,
@@ -57,6 +63,8 @@ pub struct Machine {
     directory: TempDir,
     line: BufReader<UnixStream>,
     end: Instant,
+    /// Its processor.
+    pub processor: &'static Processor,
     /// The kernel release that it runs.
     pub release: String,
     /// What stands in alarms that are expected in it.
@@ -128,6 +136,7 @@ impl Machine {
             directory,
             line: BufReader::new(line),
             end: started + options.limit,
+            processor: options.processor,
             release: String::new(),
             expected: &[],
             boot_time: Duration::ZERO,
@@ -381,31 +390,35 @@ impl Drop for Guard {
 }
 
 fn start_qemu(options: &Options, directory: &Path) -> Result<Child> {
+    let processor = options.processor;
+    let program = format!("qemu-system-{}", processor.name);
     let path = |name: &str| directory.join(name).to_string_lossy().into_owned();
     let socket = |id: &str| format!("socket,id={id},path={},server=on,wait=off", path(id));
     // A real-time kernel handles interrupts in threads, which often find that the serial line's work is
     // done already; it then takes the line for broken, and init waits forever: hence noirqdebug.
     let append = format!(
-        "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic noirqdebug rdinit=/init {}",
-        options.append
+        "console={} {LINE}{} quiet loglevel=5 panic=-1 oops=panic noirqdebug rdinit=/init {}",
+        processor.console, processor.line, options.append
     );
     let accelerator = if options.one_thread { "tcg,thread=single" } else { "tcg,thread=multi" };
     let log = std::fs::File::create(directory.join("qemu.log"))?;
-    Process::new("qemu-system-x86_64")
-        .args(["-accel", accelerator, "-cpu", "max", "-smp", &options.cpus.to_string()])
+    Process::new(&program)
+        .args(processor.machine)
+        .args(["-accel", accelerator, "-smp", &options.cpus.to_string()])
         .args(["-m", &options.memory_mib.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&options.kernel)
         .args(["-initrd", &path("initramfs"), "-append", &append])
         .args(["-serial", &format!("file:{}", path("console.log"))])
-        .args(["-chardev", &socket("line"), "-serial", "chardev:line"])
+        .args(["-chardev", &socket("line")])
+        .args(processor.line_device)
         .args(["-chardev", &socket("monitor"), "-mon", "chardev=monitor,mode=control"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .context("cannot run qemu-system-x86_64 (Debian package qemu-system-x86)")
+        .with_context(|| format!("cannot run {program} (Debian package {})", processor.package))
 }
 
 /// QEMU's monitor: what happens to a machine from outside.

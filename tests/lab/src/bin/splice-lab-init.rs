@@ -6,7 +6,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use splice_lab::guest::{construct, faulty, flip, kernel, load, probe, serve, stall, unrest};
+#[cfg(target_arch = "x86_64")]
+use splice_lab::guest::faulty;
+use splice_lab::guest::{construct, flip, kernel, load, probe, serve, stall, unrest};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
             Ok(room) => stall::run(room, command),
             Err(_) => ExitCode::from(2),
         },
+        #[cfg(target_arch = "x86_64")]
         ["faulty", command @ ..] => faulty::run(command),
         ["flip", file] => flip::run(file),
         ["threads", number] => match number.parse() {

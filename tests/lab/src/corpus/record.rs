@@ -141,7 +141,7 @@ impl Store {
         let directory = lab.cache.lab().join("corpus").join(&lab.kernel.release);
         std::fs::create_dir_all(&directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
-        let program = std::fs::read(&lab.programs.splice).context("cannot read splice itself")?;
+        let program = std::fs::read(&lab.programs.host).context("cannot read splice itself")?;
         Ok(Store { directory, program: Sha256::digest(program).to_vec() })
     }
 

@@ -4,6 +4,7 @@
 
 pub mod command;
 pub mod construct;
+#[cfg(target_arch = "x86_64")]
 pub mod faulty;
 pub mod flip;
 pub mod kernel;

@@ -10,8 +10,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, mount};
 
-/// The serial port which leads to the host.
-const LINE: &str = "/dev/ttyS1";
+/// The word of the kernel's command line that names the serial port which leads to the host.
+pub const LINE: &str = "lab.line=";
 
 /// Mounts what a Linux program expects.
 pub fn mount_all() -> Result<()> {
@@ -36,11 +36,14 @@ pub fn mount_all() -> Result<()> {
 
 /// Opens the line to the host as a raw terminal: no echo, no translation.
 pub fn open_line() -> Result<File> {
+    let words = std::fs::read_to_string("/proc/cmdline").context("no command line")?;
+    let port = words.split_whitespace().find_map(|word| word.strip_prefix(LINE));
+    let port = port.context("the command line names no line to the host")?;
     let line = OpenOptions::new()
         .read(true)
         .write(true)
-        .open(LINE)
-        .with_context(|| format!("cannot open {LINE}"))?;
+        .open(port)
+        .with_context(|| format!("cannot open {port}"))?;
     // SAFETY: termios is a plain C structure for which all zeroes is a valid value.
     let mut modes: libc::termios = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and the structure outlives the call.
@@ -62,8 +65,8 @@ pub fn loopback_up() -> Result<()> {
     let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0).context("cannot open a socket")?;
     // SAFETY: ifreq is a plain C structure for which all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which outlives the call.
@@ -211,7 +214,7 @@ pub fn driver_info(device: &str) -> io::Result<u32> {
     // SAFETY: ifreq is a plain C structure for which all zeroes is a valid value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([from]);
     }
     request.ifr_ifru.ifru_data = info.as_mut_ptr().cast();
     // SAFETY: the command writes an ethtool_drvinfo, and both structures outlive the call.

@@ -143,7 +143,7 @@ fn killed(fixture: &Fixture) -> Result<()> {
         fixture.edit("net/ipv4/raw.c", "iphlen > length", "iphlen > length || iphlen < 4")?;
     std::fs::write(&source, &text)?;
     for delay in [300, 1500, 4000] {
-        let mut child = Command::new(&fixture.lab.programs.splice)
+        let mut child = Command::new(&fixture.lab.programs.host)
             .args(["create", "--release", &fixture.lab.kernel.release, "--id", "killed"])
             .arg("--output")
             .arg(&update)
