@@ -7,6 +7,7 @@
 
 #include <linux/ctype.h>
 #include <linux/limits.h>
+#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/notifier.h>
 #include <linux/rcupdate.h>
@@ -98,6 +99,7 @@ static bool splice_site_ok(const struct splice_part *part,
 {
 	return site->addr && site->len && site->len <= SPLICE_SITE_MAX &&
 	       site->nfields <= SPLICE_FIELDS_MAX &&
+	       is_power_of_2(site->granule) &&
 	       splice_has(part, site->target, 1) &&
 	       splice_has(part, site->expected, site->len);
 }

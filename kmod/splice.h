@@ -16,7 +16,7 @@
 #include "patch.h"
 
 /* Raised with every change of the structures below. */
-#define SPLICE_ABI		4
+#define SPLICE_ABI		5
 /* Bytes of the longest site. */
 #define SPLICE_SITE_MAX		16
 /* Bit fields of the most complicated trampoline. */
@@ -48,6 +48,7 @@ struct splice_field {
  * @target: where it leads
  * @expected: the bytes that must be at @addr
  * @bias: added to @addr to get what the displacement is relative to
+ * @granule: what the sum is rounded down to a multiple of, a power of two
  * @template: the jump, its displacement fields zero
  * @fields: how the displacement is put in
  * @len: length of the jump in bytes
@@ -59,6 +60,7 @@ struct splice_site {
 	const void *target;
 	const u8 *expected;
 	s64 bias;
+	u32 granule;
 	u8 template[SPLICE_SITE_MAX];
 	struct splice_field fields[SPLICE_FIELDS_MAX];
 	u8 len;

@@ -27,8 +27,9 @@ static u64 splice_mask(unsigned int bits)
  */
 int splice_encode(const struct splice_site *site, u8 *bytes)
 {
+	unsigned long from = (unsigned long)site->addr + site->bias;
 	s64 disp = (s64)((unsigned long)site->target -
-			 ((unsigned long)site->addr + site->bias));
+			 ALIGN_DOWN(from, (unsigned long)site->granule));
 	unsigned int i;
 
 	if (site->range_bits && site->range_bits < 64) {
@@ -64,10 +65,10 @@ int splice_encode(const struct splice_site *site, u8 *bytes)
 static struct page *splice_page(const struct splice_spot *spot,
 				unsigned long addr)
 {
-	if (spot->module)
+	/* arm64 maps the image itself among these (map_kernel_segment()). */
+	if (spot->module || is_vmalloc_addr((void *)addr))
 		return vmalloc_to_page((void *)addr);
-	if (is_vmalloc_addr((void *)addr) ||
-	    !virt_addr_valid(lm_alias((void *)addr)))
+	if (!virt_addr_valid(lm_alias((void *)addr)))
 		return NULL;
 	return virt_to_page(lm_alias((void *)addr));
 }

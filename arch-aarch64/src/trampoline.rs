@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The jump at an old function's entry: `b`, one aligned instruction.
+//! The jump at an old function's entry: `adrp x16`, `add x16`, `br x16`.
 //!
 //! It stands behind the landing pad (`bti c`) and behind the two instructions of the ftrace site,
-//! before the return address is signed: the new function signs it itself. It reaches 128 MiB;
-//! an update module that lies farther away is refused when the distance is put in.
+//! before the return address is signed: the new function signs it itself. A single branch would reach
+//! 128 MiB, but a kernel with `CONFIG_RANDOMIZE_MODULE_REGION_FULL`, as distributions build it, has its
+//! modules up to 2 GiB away (arch/arm64/kernel/kaslr.c, 6.1); this reaches 4 GiB. A call leaves x16 and
+//! x17 to whatever is between it and the function (AAPCS64, 6.1.1), and a branch through one of them
+//! arrives at a landing pad for calls (`bti c`).
 
 use splice_core::arch::{ArchError, BitField, Code, NoRoom, Site, Template, TrampolineEncoder};
 
 use crate::{Aarch64, insn, special};
 
 /// Length of the jump.
-pub(crate) const JUMP_LEN: u64 = insn::LEN;
+pub(crate) const JUMP_LEN: u64 = 3 * insn::LEN;
+/// Its instructions, with distances of zero.
+const ADRP_X16: u32 = 0x9000_0010;
+const ADD_X16: u32 = 0x9100_0210;
+const BR_X16: u32 = 0xd61f_0200;
+/// What the first one counts in, whatever the size of the kernel's pages.
+const PAGE: u32 = 4096;
 /// Instructions of an ftrace site.
 pub(crate) const PATCHABLE_WORDS: u64 = 2;
 
@@ -78,19 +87,31 @@ impl TrampolineEncoder for Aarch64 {
 
     fn template(&self) -> Template {
         Template {
-            bytes: insn::B.to_le_bytes().to_vec(),
-            fields: vec![BitField { word: 0, size: 4, add: 0, shift: 2, bits: 26, position: 0 }],
+            bytes: [ADRP_X16, ADD_X16, BR_X16].iter().flat_map(|word| word.to_le_bytes()).collect(),
+            fields: vec![
+                BitField { word: 0, size: 4, add: 0, shift: 12, bits: 2, position: 29 },
+                BitField { word: 0, size: 4, add: 0, shift: 14, bits: 19, position: 5 },
+                BitField { word: 4, size: 4, add: 0, shift: 0, bits: 12, position: 10 },
+            ],
             bias: 0,
-            range_bits: 28,
+            granule: PAGE,
+            range_bits: 33,
         }
     }
 
     fn recognise(&self, bytes: &[u8], address: u64) -> Option<u64> {
-        let word = insn::at(bytes, 0)?;
-        if word & !insn::IMM26 != insn::B {
+        const PAGES: u32 = 3 << 29 | 0x7_ffff << 5;
+        const LOW: u32 = 0xfff << 10;
+        let word = |number: u64| insn::at(bytes, number * insn::LEN);
+        let (adrp, add, br) = (word(0)?, word(1)?, word(2)?);
+        if adrp & !PAGES != ADRP_X16 || add & !LOW != ADD_X16 || br != BR_X16 {
             return None;
         }
-        Some(address.wrapping_add_signed(insn::branch_distance(word)?))
+        let pages = (adrp >> 29 & 3) | (adrp >> 5 & 0x7_ffff) << 2;
+        // A signed number of 21 bits.
+        let pages = i64::from((pages << 11).cast_signed() >> 11);
+        let page = address & !u64::from(PAGE - 1);
+        Some(page.wrapping_add_signed(pages * i64::from(PAGE)) + u64::from(add >> 10 & 0xfff))
     }
 }
 
@@ -148,16 +169,17 @@ mod tests {
             (&[NOP, PACIASP, RET], &[], &[], 0),
         ];
         for (words, listed, live, offset) in table {
-            let got = site(words, listed, live).unwrap();
-            assert_eq!(got, Site { offset: *offset, len: 4 }, "{words:x?}");
+            let words = [*words, &[RET, RET]].concat();
+            let got = site(&words, listed, live).unwrap();
+            assert_eq!(got, Site { offset: *offset, len: 12 }, "{words:x?}");
         }
     }
 
     #[test]
     fn padding_may_be_borrowed_but_no_more() {
-        assert_eq!(padded(&[NOP, NOP], &[0], &[], 4).unwrap().offset, 8);
-        let NoRoom(why) = padded(&[NOP, NOP], &[0], &[], 0).unwrap_err();
-        assert!(why.contains("8 bytes") && why.contains("needs 12"), "{why}");
+        assert_eq!(padded(&[NOP, NOP], &[0], &[], 12).unwrap().offset, 8);
+        let NoRoom(why) = padded(&[NOP, NOP], &[0], &[], 8).unwrap_err();
+        assert!(why.contains("8 bytes") && why.contains("needs 20"), "{why}");
     }
 
     #[test]
@@ -166,8 +188,8 @@ mod tests {
             let NoRoom(why) = site(&[RET, RET, RET], &[], &[live]).unwrap_err();
             assert!(why.contains(&format!("{:#x}", live.0)), "{why}");
         }
-        assert!(site(&[RET, RET], &[], &[(4, 4)]).is_ok());
-        let NoRoom(why) = site(&[PACIASP, RET], &[], &[(0, 4)]).unwrap_err();
+        assert!(site(&[RET; 4], &[], &[(12, 4)]).is_ok());
+        let NoRoom(why) = site(&[PACIASP, RET, RET], &[], &[(0, 4)]).unwrap_err();
         assert!(why.contains("landing pad"), "{why}");
     }
 
@@ -175,7 +197,8 @@ mod tests {
     fn encode(template: &Template, site: u64, target: u64) -> Vec<u8> {
         let mut bytes = template.bytes.clone();
         for f in &template.fields {
-            let distance = target.wrapping_sub(site.wrapping_add_signed(template.bias));
+            let origin = site.wrapping_add_signed(template.bias) & !u64::from(template.granule - 1);
+            let distance = target.wrapping_sub(origin);
             let value = (distance.wrapping_add_signed(f.add) as i64) >> f.shift;
             let at = usize::from(f.word);
             let word = insn::at(&bytes, at as u64).unwrap();
@@ -190,30 +213,34 @@ mod tests {
         const AT: u64 = 0xffff_8000_0801_0008;
         let template = Aarch64.template();
         assert_eq!(check::template(&Aarch64, &template), Ok(()));
-        // (target, bytes)
+        // (target, bytes), of the same three instructions through GNU as and ld 2.40
         let table: &[(u64, &str)] = &[
-            (AT, "00000014"),
-            (AT + 0x1000, "00040014"),
-            (AT - 4, "ffffff17"),
-            (AT + 0x7ff_fffc, "ffffff15"),
-            (AT - 0x800_0000, "00000016"),
+            (AT, "100000901022009100021fd6"),
+            (AT + 0x1000, "100000b01022009100021fd6"),
+            (AT - 4, "100000901012009100021fd6"),
+            (0xffff_8000_8801_07fc, "1000409010f21f9100021fd6"),
+            (0xffff_7fff_8801_0ffc, "1000c09010f23f9100021fd6"),
+            (0xffff_8000_0801_0fff, "1000009010fe3f9100021fd6"),
         ];
         for (target, hex) in table {
             let bytes = encode(&template, AT, *target);
             let got: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(&got, hex);
             assert_eq!(Aarch64.recognise(&bytes, AT), Some(*target));
-            let text = crate::decode::disassemble(&bytes, AT, 1);
-            assert_eq!(text, [format!("b {target:#x}")]);
         }
-        // The range that the template names is the instruction's.
-        assert_eq!(template.range_bits, 26 + 2);
+        // The range that the template names is the first instruction's.
+        assert_eq!(template.range_bits, 21 + 12);
     }
 
     #[test]
     fn other_bytes_are_no_trampoline() {
-        assert_eq!(Aarch64.recognise(&insn::BL.to_le_bytes(), 0), None);
-        assert_eq!(Aarch64.recognise(&[0, 0, 0], 0), None);
-        assert_eq!(Aarch64.recognise(&NOP.to_le_bytes(), 0), None);
+        let jump = Aarch64.template().bytes;
+        assert!(Aarch64.recognise(&jump, 0).is_some());
+        assert_eq!(Aarch64.recognise(&jump[..8], 0), None);
+        for place in [0, 4, 8] {
+            let mut other = jump.clone();
+            other[place..place + 4].copy_from_slice(&NOP.to_le_bytes());
+            assert_eq!(Aarch64.recognise(&other, 0), None);
+        }
     }
 }

@@ -343,7 +343,8 @@ fn a_refusal_is_readable() {
     let at = (linked.only("second") - BASE) as usize;
     let mut text = linked.text.clone();
     // Behind the ftrace site: a jump.
-    text[at + 8..at + 12].copy_from_slice(&[0x10, 0, 0, 0x14]);
+    let jump = [0x10, 0, 0, 0x90, 0x10, 0x22, 0, 0x91, 0, 2, 0x1f, 0xd6];
+    text[at + 8..at + 20].copy_from_slice(&jump);
     let refusal = linked.check(&manifest, text).unwrap_err().to_string();
     for part in ["second (one.o)", "offset 0x8", "expected:", "found:", "paciasp", "a jump to"] {
         assert!(refusal.contains(part), "{part} is not in {refusal}");
@@ -374,7 +375,7 @@ fn the_plan_names_sites_ranges_and_expected_bytes() {
         assert_eq!(values.symbols[&format!("splice_range_{index}")], address);
         assert!(values.symbols[&format!("splice_range_end_{index}")] > address);
         let at = (address - BASE) as usize + 8;
-        assert_eq!(values.bytes[&format!("splice_expected_{index}")], linked.text[at..at + 4]);
+        assert_eq!(values.bytes[&format!("splice_expected_{index}")], linked.text[at..at + 12]);
     }
 }
 

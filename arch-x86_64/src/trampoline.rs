@@ -67,6 +67,7 @@ impl TrampolineEncoder for X86_64 {
             bytes: vec![0xe9, 0, 0, 0, 0],
             fields: vec![BitField { word: 1, size: 4, add: 0, shift: 0, bits: 32, position: 0 }],
             bias: JUMP_LEN as i64,
+            granule: 1,
             range_bits: 32,
         }
     }

@@ -47,6 +47,7 @@ typedef unsigned int gfp_t;
 #define min_t(type, a, b)		((type)(a) < (type)(b) ? (type)(a) : (type)(b))
 #define WRITE_ONCE(x, v)		(*(volatile __typeof__(x) *)&(x) = (v))
 #define IS_ALIGNED(x, a)		(((x) & ((a) - 1)) == 0)
+#define is_power_of_2(n)		((n) && !((n) & ((n) - 1)))
 #define ALIGN_DOWN(x, a)		((x) & ~((__typeof__(x))(a) - 1))
 #define PTR_ALIGN_DOWN(p, a)		((__typeof__(p))ALIGN_DOWN((unsigned long)(p), a))
 #define U32_MAX				UINT32_MAX

@@ -186,6 +186,7 @@ static struct splice_site site_at(struct room *room, u8 *addr)
 		.target = area[room->index] + 16 * below(TEXT_SIZE / 16),
 		.expected = take(room, addr, 5),
 		.bias = 5,
+		.granule = 1,
 		.template = { 0xe9 },
 		.fields = { { .word = 1, .size = 4, .bits = 32 } },
 		.len = 5,

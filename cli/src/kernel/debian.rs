@@ -227,7 +227,8 @@ fn unpack_headers(
 /// Fetches and unpacks the source that belongs to these headers below `root`.
 pub(super) fn source(headers: &Headers, root: &Path, note: &mut dyn FnMut(&str)) -> Result<()> {
     let package = &headers.source;
-    let file = headers.apt.fetch(&cache::directory("packages")?, package, &headers.version, note)?;
+    let file =
+        headers.apt.fetch(&cache::directory("packages")?, package, &headers.version, note)?;
     note("unpacking the source");
     let work = root.join(".package");
     packages::unpack(&file, &work)?;

@@ -268,6 +268,9 @@ pub fn template(arch: &dyn Arch, template: &Template) -> Result<(), ArchError> {
             format!("a trampoline with {count} fields; 1 to {TEMPLATE_FIELDS} are possible"),
         ));
     }
+    if !template.granule.is_power_of_two() {
+        return Err(nonsense(arch, format!("a granule of {} bytes", template.granule)));
+    }
     if !(1..=64).contains(&template.range_bits) {
         return Err(nonsense(arch, format!("a range of {} bits", template.range_bits)));
     }
@@ -509,6 +512,7 @@ mod tests {
             bytes: vec![0xe9, 0, 0, 0, 0],
             fields: vec![BitField { word: 1, size: 4, add: 0, shift: 0, bits: 32, position: 0 }],
             bias: 5,
+            granule: 1,
             range_bits: 32,
         }
     }
@@ -621,6 +625,8 @@ mod tests {
         refused(with(|t| t.fields[0].bits = 0));
         refused(with(|t| t.fields[0].shift = 64));
         refused(with(|t| t.bytes[1] = 1));
+        refused(with(|t| t.granule = 0));
+        refused(with(|t| t.granule = 3));
         refused(with(|t| t.range_bits = 0));
         refused(with(|t| t.range_bits = 65));
     }

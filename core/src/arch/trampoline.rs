@@ -2,8 +2,8 @@
 //! `TrampolineEncoder`: the jump at an old function's entry.
 //!
 //! The kernel side knows no processor: it gets the template's bytes and fixups, and computes for
-//! each fixup `((target - (site + bias) + add) >> shift) & mask(bits)`, stored at bit `position`
-//! of a little-endian word.
+//! each fixup `((target - origin + add) >> shift) & mask(bits)`, stored at bit `position` of a
+//! little-endian word; `origin` is `site + bias`, rounded down to a multiple of `granule`.
 
 use super::{ArchError, Code};
 
@@ -47,6 +47,9 @@ pub struct Template {
     pub fields: Vec<BitField>,
     /// Added to the site's address before it is subtracted from the target's.
     pub bias: i64,
+    /// What the sum is rounded down to a multiple of, in bytes: a power of two; 1 where displacements
+    /// count from the address itself, a page's size where they count from its page.
+    pub granule: u32,
     /// The displacement must fit a signed number of that many bits.
     pub range_bits: u8,
 }

@@ -307,7 +307,11 @@ impl<'a> File<'a> {
 
     /// A section's flags, and the section that it is to stand in the order of: that of the code which its
     /// first entry leads to. The linker takes no sections of one name of which only some have an order.
-    fn linked(&self, out: &Out, sections: &[(StringId, SectionIndex)]) -> Result<(u64, u32), String> {
+    fn linked(
+        &self,
+        out: &Out,
+        sections: &[(StringId, SectionIndex)],
+    ) -> Result<(u64, u32), String> {
         if out.flags & SHF_LINK_ORDER.0 == 0 {
             return Ok((out.flags, 0));
         }
@@ -317,7 +321,8 @@ impl<'a> File<'a> {
             _ => None,
         });
         let section = target.and_then(|(section, _)| sections.get(*section));
-        let (_, index) = section.ok_or_else(|| format!("{} has an order, but of no code", out.name))?;
+        let (_, index) =
+            section.ok_or_else(|| format!("{} has an order, but of no code", out.name))?;
         Ok((out.flags, index.0))
     }
 

@@ -25,15 +25,11 @@ pub fn sealed_key(
     if !snapshot.addresses("jump_label_init_ro").is_empty() {
         return Ok(None);
     }
-    let one = |name: &str| match snapshot.addresses(name).as_slice() {
-        [address] => Some(*address),
-        _ => None,
-    };
-    let sealed = one("__start_ro_after_init").zip(one("__end_ro_after_init"));
+    let sealed = snapshot.sealed();
     for key in keys(ko)? {
         let places = match symbols.get(&key) {
             Some(address) => vec![*address],
-            None => snapshot.addresses(&key),
+            None => snapshot.exported(&key),
         };
         let writable = sealed.is_some_and(|(start, end)| {
             !places.is_empty() && places.iter().all(|place| !(start..end).contains(place))

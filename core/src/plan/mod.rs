@@ -16,7 +16,7 @@ pub use source::{LEFT_OUT, PARTS, update_c};
 pub use values::{Values, plan};
 
 /// Version of the interface between the transaction core and an update module, `SPLICE_ABI`.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;
 
 /// How many updates one may stand on, `SPLICE_BASES_MAX`.
 pub const BASES: usize = 4;

@@ -59,10 +59,11 @@ fn site(n: usize, new: &str, template: &Template) -> String {
     let _ = write!(
         out,
         "\t{{\n\t\t.addr = {},\n\t\t.target = {new},\n\t\t.expected = {},\n\t\t.bias = {},\n\
-         \t\t.template = {{ {} }},\n\t\t.fields = {{\n",
+         \t\t.granule = {},\n\t\t.template = {{ {} }},\n\t\t.fields = {{\n",
         site_symbol(n),
         expected_symbol(n),
         template.bias,
+        template.granule,
         bytes.join(", ")
     );
     for field in &template.fields {

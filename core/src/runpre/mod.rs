@@ -6,6 +6,7 @@
 //! functions give different values — each is a refusal that names it. Nothing is decided by the
 //! order of symbols.
 
+mod exports;
 mod image;
 mod kallsyms;
 mod learn;

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::Snapshot;
 use super::locate::Refused;
 use crate::arch::{Arch, ArchError};
 use crate::unit::{SpanId, Unit, UnitError};
@@ -228,7 +229,7 @@ pub struct MismatchReport {
 
 impl MismatchReport {
     pub(super) fn new(
-        arch: &dyn Arch,
+        (arch, snapshot): (&dyn Arch, &Snapshot),
         unit: &Unit,
         span: SpanId,
         Refused { address, mismatch, .. }: &Refused,
@@ -238,6 +239,9 @@ impl MismatchReport {
         let place = address.wrapping_add(mismatch.offset);
         let diff = arch.diff();
         let span = unit.spans.get(span);
+        // What differs may be its first instruction only.
+        let mut jump = vec![0; arch.trampoline().template().bytes.len()];
+        let jumps = snapshot.memory.read(place, &mut jump);
         MismatchReport {
             function: span.map_or_else(String::new, |s| s.name.clone()),
             unit: unit.name.clone(),
@@ -249,7 +253,7 @@ impl MismatchReport {
             found_code: diff.disassemble(&mismatch.found, place, 4),
             why: mismatch.why.clone(),
             probed: mismatch.probed,
-            trampoline: arch.trampoline().recognise(&mismatch.found, place),
+            trampoline: if jumps { arch.trampoline().recognise(&jump, place) } else { None },
             namesakes: others.iter().map(|o| (o.address, o.mismatch.offset)).collect(),
         }
     }

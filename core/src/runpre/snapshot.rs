@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! A snapshot: a kernel's symbols and bytes, live or kept.
 
+use super::exports;
 use super::memory::Otherwise;
 use super::stacked::Stack;
 use super::{AppliedUpdate, Kallsyms, Memory};
@@ -79,6 +80,29 @@ impl Snapshot {
             _ => (self.text.0, named("_end").unwrap_or(u64::MAX)),
         };
         (start..end).contains(&address)
+    }
+
+    /// Where the kernel may have the symbol that it exports to modules under that name: wherever its symbol
+    /// list has one of that name, or where its image's table says.
+    pub(crate) fn exported(&self, name: &str) -> Vec<u64> {
+        let listed = self.addresses(name);
+        if !listed.is_empty() {
+            return listed;
+        }
+        let end = self.symbols.named("__init_begin").next().map_or(0, |symbol| symbol.address);
+        exports::find(self.memory.as_ref(), (self.text.1, end), name).into_iter().collect()
+    }
+
+    /// Where the kernel image has what is read-only since its start. A kernel whose symbol list has no data
+    /// says only where its text ends and where the code for the start begins: its constants are in
+    /// between (`RO_DATA`, include/asm-generic/vmlinux.lds.h), and on some processors more than those.
+    pub(crate) fn sealed(&self) -> Option<(u64, u64)> {
+        let one = |name: &str| match self.addresses(name).as_slice() {
+            [address] => Some(*address),
+            _ => None,
+        };
+        let listed = one("__start_ro_after_init").zip(one("__end_ro_after_init"));
+        listed.or_else(|| one("_etext").zip(one("__init_begin"))).filter(|(start, end)| start < end)
     }
 
     /// The applied update whose module holds that address.

@@ -184,7 +184,8 @@ impl Matching<'_, '_> {
                  alignment"
             }
             [refused, others @ ..] => {
-                let report = MismatchReport::new(self.arch, self.unit, id, refused, others);
+                let report =
+                    MismatchReport::new((self.arch, self.snapshot), self.unit, id, refused, others);
                 return (self.refuse)(id, Refusal::Mismatch(Box::new(report)));
             }
         };
@@ -201,7 +202,13 @@ impl Matching<'_, '_> {
         let mut others = candidate.nearest();
         let own = others.iter().position(|refused| refused.address == address)?;
         let own = others.remove(own);
-        Some(MismatchReport::new(self.arch, self.unit, candidate.span, own, &others))
+        Some(MismatchReport::new(
+            (self.arch, self.snapshot),
+            self.unit,
+            candidate.span,
+            own,
+            &others,
+        ))
     }
 
     /// Accepts places one after another, those without alternative first, until nothing changes;

@@ -115,6 +115,14 @@ extern "C" fn facts<E: Export>() -> Answer<FactsV1> {
     guard(|| {
         let arch = E::arch();
         let template = arch.trampoline().template();
+        if template.granule != 1 {
+            return Err(failed(ArchError::Nonsense {
+                arch: arch.name().to_owned(),
+                what: "a trampoline whose displacement counts from a page, which version 1 of the \
+                       interface cannot carry"
+                    .to_owned(),
+            }));
+        }
         let word = arch.stack().word();
         let texts = |all: &[&str]| all.iter().map(|s| RString::from(*s)).collect();
         Ok(FactsV1 {

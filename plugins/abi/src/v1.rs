@@ -282,7 +282,7 @@ pub struct BitFieldV1 {
     pub position: u8,
 }
 
-/// See [`splice_core::arch::Template`].
+/// See [`splice_core::arch::Template`]; the granule is 1.
 #[repr(C)]
 #[derive(StableAbi, Debug, Clone)]
 pub struct TemplateV1 {

@@ -107,6 +107,7 @@ impl Facts {
                     })
                     .collect(),
                 bias: template.bias,
+                granule: 1,
                 range_bits: template.range_bits,
             },
             word: StackWord { clear: facts.stack_clear, set: facts.stack_set },

@@ -68,6 +68,7 @@ impl TrampolineEncoder for Riscv64 {
                 BitField { word: 4, size: 4, add: -ROUND, shift: 0, bits: 12, position: 20 },
             ],
             bias: -ROUND,
+            granule: 1,
             range_bits: 32,
         }
     }

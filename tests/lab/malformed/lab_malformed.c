@@ -55,6 +55,7 @@ static void lab_make(void)
 			.template = { 0xe9 },
 			.fields = { { .word = 1, .size = 4, .bits = 32 } },
 			.len = 5,
+			.granule = 1,
 			.range_bits = 32,
 			.nfields = 1,
 		};

@@ -200,7 +200,6 @@ impl Needs {
     }
 }
 
-
 /// The modules of one kernel release.
 pub struct ModuleDirectory {
     by_name: BTreeMap<String, PathBuf>,

@@ -193,10 +193,14 @@ pub fn kernel(release: &str) -> Result<Kernel> {
     let series: Vec<&str> = release.splitn(3, '.').take(2).collect();
     let named = |part: &&str| part.starts_with(|first: char| first.is_ascii_alphabetic());
     let flavour: Vec<&str> = release.split('-').skip_while(|part| !named(part)).collect();
-    splice_cli::kernel::kernels(&Processor::of(release).apt()?, &series.join("."), &flavour.join("-"))?
-        .into_iter()
-        .find(|kernel| kernel.release == release)
-        .with_context(|| format!("apt does not offer the kernel {release}"))
+    splice_cli::kernel::kernels(
+        &Processor::of(release).apt()?,
+        &series.join("."),
+        &flavour.join("-"),
+    )?
+    .into_iter()
+    .find(|kernel| kernel.release == release)
+    .with_context(|| format!("apt does not offer the kernel {release}"))
 }
 
 /// The newest cloud kernel of a series for which a newer source is offered, and that source's version.

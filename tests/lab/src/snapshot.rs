@@ -18,12 +18,17 @@ pub fn take(machine: &mut Machine, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory)?;
     let modules = machine.read("/proc/modules")?;
     let kallsyms = machine.read("/proc/kallsyms")?;
-    let mut ranges = vec![
-        range(&kallsyms, "_stext", "_etext")?,
-        range(&kallsyms, "__start_rodata", "__end_rodata")?,
-        range(&kallsyms, "_sdata", "_edata")?,
-        range(&kallsyms, "__bss_start", "__bss_stop")?,
-    ];
+    std::fs::write(directory.join("modules"), &modules)?;
+    std::fs::write(directory.join("kallsyms"), &kallsyms)?;
+    let mut ranges = vec![range(&kallsyms, "_stext", "_etext")?];
+    if kallsyms.contains(" _sdata\n") {
+        ranges.push(range(&kallsyms, "__start_rodata", "__end_rodata")?);
+        ranges.push(range(&kallsyms, "_sdata", "_edata")?);
+        ranges.push(range(&kallsyms, "__bss_start", "__bss_stop")?);
+    } else {
+        // A list without data: the constants are between text and the code for the start.
+        ranges.push(range(&kallsyms, "_etext", "__init_begin")?);
+    }
     for line in modules.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (Some(size), Some(address)) = (words.get(1), words.get(5)) else { continue };
@@ -37,8 +42,6 @@ pub fn take(machine: &mut Machine, directory: &Path) -> Result<()> {
         machine.save_memory(address, size, &part)?;
         bodies.push((address, std::fs::read(&part)?));
     }
-    std::fs::write(directory.join("modules"), modules)?;
-    std::fs::write(directory.join("kallsyms"), kallsyms)?;
     write_core(&directory.join("core"), machine.processor.e_machine, &bodies)
 }
 

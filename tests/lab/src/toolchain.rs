@@ -39,7 +39,8 @@ pub fn equip(cargo: &mut Command, processor: &Processor) -> Result<()> {
 /// Whether the toolchain in use has the standard library for it.
 fn has_library(triple: &str) -> bool {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).args(["--print", "target-libdir", "--target", triple]).output();
+    let output =
+        Command::new(rustc).args(["--print", "target-libdir", "--target", triple]).output();
     output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
 }
 

@@ -277,6 +277,7 @@ impl TrampolineEncoder for TestArch {
             bytes: vec![0; bytes],
             fields: vec![BitField { word: 0, size: 4, add: 0, shift: 2, bits: 24, position }],
             bias: 0,
+            granule: 1,
             range_bits: 26,
         }
     }
