@@ -21,7 +21,12 @@ pub const UNITS: [&str; 2] = ["ipc", "kernel/time"];
 
 /// Tests the kernel of this release, or the newest of the line that a newer source is offered for,
 /// with at most so many changed files.
-pub fn run(release: Option<&str>, limit: usize, units: &[String]) -> Result<()> {
+pub fn run(
+    release: Option<&str>,
+    limit: usize,
+    units: &[String],
+    which: states::Which,
+) -> Result<()> {
     let (kernel, target) = match release {
         Some(release) => {
             let kernel = kernel(release)?;
@@ -43,7 +48,7 @@ pub fn run(release: Option<&str>, limit: usize, units: &[String]) -> Result<()> 
     ensure!(tally.passed > 0, "no fix could be applied");
     let directories: Vec<&str> = units.iter().map(String::as_str).collect();
     let units = states::sample(&lab, &directories)?;
-    ensure!(states::run(&lab, &units)?, "the text is not what it should be: see above");
+    ensure!(states::run(&lab, &units, which)?, "the text is not what it should be: see above");
     Ok(())
 }
 
@@ -59,8 +64,8 @@ fn newer(version: &str) -> Result<String> {
     }
 }
 
-/// An error code that differs while the update is applied.
-fn seen_from_user_space(lab: &Lab) -> Result<()> {
+/// An error code that differs while the update is applied, under load.
+pub fn seen_from_user_space(lab: &Lab) -> Result<()> {
     const ID: &str = "eventfd";
     let edit = ("sizeof(ucnt))\n\t\treturn -EINVAL", "sizeof(ucnt))\n\t\treturn -EPERM");
     let patch = fixes::edit(&lab.cache, &lab.kernel.version, "fs/eventfd.c", &[edit])?;
@@ -74,11 +79,13 @@ fn seen_from_user_space(lab: &Lab) -> Result<()> {
         Ok(())
     };
     expect(&mut guest, "Invalid argument")?;
+    guest.machine.start_load()?;
     guest.check(ID)?.success()?;
     guest.apply(ID)?.success()?;
     expect(&mut guest, "Operation not permitted")?;
     guest.undo(ID)?.success()?;
     expect(&mut guest, "Invalid argument")?;
+    guest.machine.stop_load()?;
     guest.expect_clean()?;
     guest.machine.power_off()
 }

@@ -195,10 +195,11 @@ fn run(what: What) -> Result<bool> {
         }
         What::Verify { release, units } => {
             let lab = Lab::of(find(Some(&release))?)?;
-            states::run(&lab, &units)
+            states::run(&lab, &units, states::Which::All)
         }
         What::Line { release, limit, units } => {
-            line::run(release.as_deref(), limit.unwrap_or(usize::MAX), &units).map(|()| true)
+            let limit = limit.unwrap_or(usize::MAX);
+            line::run(release.as_deref(), limit, &units, states::Which::All).map(|()| true)
         }
         What::Patch { id, to } => patch(&id, to.as_deref()),
         What::Boot { release, command } => {

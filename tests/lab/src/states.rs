@@ -96,16 +96,30 @@ struct Said {
     unknown: u64,
 }
 
+/// Which states are entered.
+#[derive(Clone, Copy)]
+pub enum Which {
+    /// Those of the first boot: one command line.
+    FirstBoot,
+    /// All.
+    All,
+}
+
 /// Brings a kernel into each state and verifies it by these units, or by all that are compiled. True
 /// if nothing was called foreign that is not.
-pub fn run(lab: &Lab, units: &[PathBuf]) -> Result<bool> {
+pub fn run(lab: &Lab, units: &[PathBuf], which: Which) -> Result<bool> {
     let image = &lab.image;
     println!("{}:", image.release);
     let mut fine = true;
     let mut first: Option<BTreeSet<String>> = None;
-    for boot in BOOTS {
+    let count = match which {
+        Which::FirstBoot => 1,
+        Which::All => BOOTS.len(),
+    };
+    for boot in BOOTS.iter().take(count) {
         let contents = Contents { append: boot.append, ..Contents::default() };
         let mut guest = Guest::boot(lab, image, &contents)?;
+        let symbols = guest.machine.read("/proc/kallsyms")?;
         for state in boot.states {
             let missing = state.writes.iter().find(|(file, _)| guest.machine.read(file).is_err());
             if let (true, Some((file, _))) = (state.optional, missing) {
@@ -113,7 +127,8 @@ pub fn run(lab: &Lab, units: &[PathBuf]) -> Result<bool> {
                 continue;
             }
             enter(&mut guest, state).with_context(|| state.name)?;
-            let answer = verify(lab, image, &mut guest, units).with_context(|| state.name)?;
+            let answer =
+                verify(lab, image, &mut guest, (&symbols, units)).with_context(|| state.name)?;
             let said = Said::read(state.name, &answer)?;
             fine &= said.judge(state.probed, first.as_ref());
             first.get_or_insert_with(|| said.unproven.iter().map(|(s, _)| s.clone()).collect());
@@ -135,9 +150,14 @@ fn enter(guest: &mut Guest, state: &State) -> Result<()> {
     }
 }
 
-fn verify(lab: &Lab, image: &Image, guest: &mut Guest, units: &[PathBuf]) -> Result<Answer> {
+fn verify(
+    lab: &Lab,
+    image: &Image,
+    guest: &mut Guest,
+    (symbols, units): (&str, &[PathBuf]),
+) -> Result<Answer> {
     let place = tempfile::tempdir_in(lab.work.path())?;
-    snapshot::take(&mut guest.machine, place.path())?;
+    snapshot::take_with(&mut guest.machine, symbols, place.path())?;
     let (core, symbols) = (place.path().join("core"), place.path().join("kallsyms"));
     let (core, symbols) = (core.to_string_lossy(), symbols.to_string_lossy());
     let units: Vec<_> = units.iter().map(|path| path.to_string_lossy()).collect();

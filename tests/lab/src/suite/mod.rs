@@ -32,6 +32,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::corpus::Choice;
 use crate::fixes::{self, Fix};
+use crate::packages::{kernel, pair};
 use crate::session::Lab;
 use crate::{demo, exploit, line, soak, states};
 
@@ -141,9 +142,10 @@ impl Fixture {
 type Group = fn(&mut Suite, &Fixture);
 
 /// Groups that do not disturb one another, those that take long first.
-const GROUPS: [Group; 22] = [
+const GROUPS: [Group; 23] = [
     corpus,
     lines,
+    aarch64,
     newcode::run,
     exploits,
     many::run,
@@ -171,7 +173,7 @@ const WORKERS: usize = 2;
 fn verify(suite: &mut Suite, fixture: &Fixture) {
     suite.test("verify_sample", || {
         let units = states::sample(&fixture.lab, &states::SAMPLE)?;
-        ensure!(states::run(&fixture.lab, &units)?, "see above");
+        ensure!(states::run(&fixture.lab, &units, states::Which::All)?, "see above");
         Ok(())
     });
 }
@@ -191,7 +193,18 @@ fn exploits(suite: &mut Suite, fixture: &Fixture) {
 }
 
 fn lines(suite: &mut Suite, _: &Fixture) {
-    suite.test("line_6_12", || line::run(None, 6, &line::UNITS.map(str::to_owned)));
+    let units = line::UNITS.map(str::to_owned);
+    suite.test("line_6_12", || line::run(None, 3, &units, states::Which::FirstBoot));
+}
+
+/// The same version of the kernel, built for another processor.
+fn aarch64(suite: &mut Suite, fixture: &Fixture) {
+    suite.test("aarch64", || {
+        let (stock, _) = pair(&fixture.fix.base, &fixture.fix.target)?;
+        let lab = Lab::of(kernel(&stock.release.replace("amd64", "arm64"))?)?;
+        lab.prepare()?;
+        line::seen_from_user_space(&lab)
+    });
 }
 
 fn soaked(suite: &mut Suite, _: &Fixture) {
