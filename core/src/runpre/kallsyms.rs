@@ -52,6 +52,7 @@ pub struct Kallsyms {
     records: Vec<Record>,
     by_name: Vec<u32>,
     by_address: Vec<u32>,
+    lists_data: bool,
 }
 
 impl Kallsyms {
@@ -76,7 +77,9 @@ impl Kallsyms {
         if records.iter().all(|r| r.address == 0) {
             return Err(KallsymsError::Hidden);
         }
-        let mut list = Kallsyms { text, records, by_name: Vec::new(), by_address: Vec::new() };
+        let lists_data = records.iter().any(|r| matches!(r.kind, b'd' | b'b' | b'r'));
+        let (by_name, by_address) = (Vec::new(), Vec::new());
+        let mut list = Kallsyms { text, records, by_name, by_address, lists_data };
         let count = list.records.len() as u32;
         let mut by_name: Vec<u32> = (0..count).collect();
         by_name.sort_unstable_by(|a, b| list.name_of(*a).cmp(list.name_of(*b)).then(a.cmp(b)));
@@ -85,6 +88,12 @@ impl Kallsyms {
         list.by_name = by_name;
         list.by_address = by_address;
         Ok(list)
+    }
+
+    /// Whether it lists data: a kernel without `CONFIG_KALLSYMS_ALL` lists code alone (and the end of the
+    /// text), so that a name in its list is never that of an object.
+    pub fn lists_data(&self) -> bool {
+        self.lists_data
     }
 
     /// Number of symbols.
@@ -222,6 +231,13 @@ impl KernelSymbol<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_code_alone_is_told_from_a_whole_one() {
+        let lists_data = |text: &str| Kallsyms::parse(text.to_owned()).unwrap().lists_data();
+        assert!(!lists_data("ffff0000 T _stext\nffff1000 t f\nffff2000 W g\nffff3000 D _etext\n"));
+        assert!(lists_data("ffff0000 T _stext\nffff3000 d object\n"));
+    }
 
     const LIST: &str = "ffffffff81000000 T _stext\n\
         ffffffff81000010 t twin\n\

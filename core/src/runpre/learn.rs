@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use object::elf::{SHF_MERGE, STB_GLOBAL, STB_WEAK};
+use object::elf::{SHF_EXECINSTR, SHF_MERGE, STB_GLOBAL, STB_WEAK};
 
 use super::unit::UnitMatch;
 use super::{Refusal, Snapshot, VMLINUX};
@@ -246,7 +246,7 @@ impl Hint {
 pub(super) fn resolve(
     needed: &NeededSymbol,
     target: &Target,
-    units: &[UnitMatch],
+    (pre, units): (&[Unit], &[UnitMatch]),
     globals: &Globals,
     snapshot: &Snapshot,
 ) -> Result<u64, Refusal> {
@@ -260,9 +260,20 @@ pub(super) fn resolve(
             if let Some(value) = matched.local(symbol) {
                 return Ok(value);
             }
+            // In a list of code alone, the name is at best that of some function.
+            let is_code = pre.get(unit as usize).is_some_and(|unit| names_code(unit, symbol));
+            if !is_code && !snapshot.symbols.lists_data() {
+                return Err(no_symbol(needed));
+            }
             unique_local(needed, &target.name, snapshot)
         }
     }
+}
+
+fn names_code(unit: &Unit, symbol: u32) -> bool {
+    let place = unit.symbols.get(symbol as usize).map(|symbol| symbol.place);
+    matches!(place, Some(SymbolPlace::Section(index))
+        if unit.sections.get(index).is_some_and(|s| s.flags & SHF_EXECINSTR.0 != 0))
 }
 
 fn no_symbol(needed: &NeededSymbol) -> Refusal {
@@ -271,14 +282,18 @@ fn no_symbol(needed: &NeededSymbol) -> Refusal {
 
 /// A global name that no matched code mentions: the kernel's list must have one symbol of that name
 /// in the target, or one in the image that is global there. Of a module's symbols the list shows
-/// only the exported ones as global (`s_show`, kernel/kallsyms.c), so there every namesake counts.
+/// only the exported ones as global (`s_show`, kernel/kallsyms.c), so there every namesake counts; and a
+/// function of a module may have the name of another unit's object, which a list of code alone hides.
 fn unique_global(name: &str, target: &str, snapshot: &Snapshot) -> Result<u64, Refusal> {
     let mut found: Vec<u64> = snapshot
         .symbols
         .named(name)
         .filter(|s| match s.module {
             VMLINUX => s.is_global(),
-            module => module == target || snapshot.stack.update_of(module).is_some(),
+            module => {
+                snapshot.symbols.lists_data()
+                    && (module == target || snapshot.stack.update_of(module).is_some())
+            }
         })
         .map(|s| s.address)
         .collect();

@@ -107,10 +107,11 @@ pub fn check(
         matched.push((of_target, globals, objects));
     }
     let mut targets = Vec::new();
-    for (target, (units, globals, objects)) in manifest.targets.iter().zip(matched) {
+    for ((target, pre), (units, globals, objects)) in manifest.targets.iter().zip(pre).zip(matched)
+    {
         let mut symbols = BTreeMap::new();
         for needed in &target.symbols {
-            let value = learn::resolve(needed, target, &units, &globals, snapshot)?;
+            let value = learn::resolve(needed, target, (pre, &units), &globals, snapshot)?;
             symbols.insert(needed.link.clone(), value);
         }
         targets.push(report::target(target, units, objects, symbols));

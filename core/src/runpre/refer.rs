@@ -123,6 +123,9 @@ impl References<'_> {
             SpanKind::Function | SpanKind::Data
                 if span.symbol.is_some() && !self.unit.is_weak(span) =>
             {
+                if !self.unit.is_code(span) && !self.snapshot.symbols.lists_data() {
+                    return Leads::There;
+                }
                 let start = address.wrapping_add_signed(offset.wrapping_neg());
                 let mut listed = self
                     .snapshot
