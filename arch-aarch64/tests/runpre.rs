@@ -521,3 +521,37 @@ fn every_flipped_bit_of_a_running_function_is_refused_or_contradicted() {
         }
     }
 }
+
+/// Objects with the names of functions of the other unit: one that code of the unit uses, and one that
+/// only new code does.
+const NAMED: &str = r#"
+static int used = 3;
+static __attribute__((section(".data.apart"))) int unused = 4;
+int *pointer = &unused;
+extern int shared(int);
+__attribute__((noinline)) int first(int x) { used += x; return shared(x) + used; }
+"#;
+const NAMES: &str = r#"
+static __attribute__((noinline)) int used(int x) { return x * 3 + 1; }
+static __attribute__((noinline)) int unused(int x) { return x * 5 + 1; }
+int shared(int x) { return used(x) - unused(x + 1); }
+"#;
+
+#[test]
+fn a_function_is_not_taken_for_an_object_of_its_name() {
+    let mut linked = link_units("first", NAMED, NAMES);
+    // As a kernel without CONFIG_KALLSYMS_ALL lists them.
+    let is_code = |line: &&str| line.split(' ').nth(1).is_some_and(|kind| "tTwW".contains(kind));
+    linked.symbols = linked.symbols.lines().filter(is_code).map(|l| format!("{l}\n")).collect();
+    linked.symbols += &format!("{:016x} D _etext\n", BASE + linked.text.len() as u64);
+    let object = |name: &str| {
+        let data = |address: &u64| *address >= BASE + 0x10_0000;
+        linked.addresses[name].iter().copied().find(data).unwrap()
+    };
+    let report =
+        linked.check(&linked.manifest(&["first"], vec![linked.local("used")]), linked.text.clone());
+    assert_eq!(report.unwrap().targets[0].symbols["splice_sym_0_used"], object("used"));
+    let refusal = linked
+        .check(&linked.manifest(&["first"], vec![linked.local("unused")]), linked.text.clone());
+    assert!(matches!(refusal, Err(Refusal::NoSymbol { name, .. }) if name == "unused"));
+}
