@@ -75,8 +75,9 @@ pub(super) fn compiler(
 fn package(wanted: &str) -> Option<(&str, &str)> {
     let (name, rest) = wanted.split_once(" (Debian ")?;
     let (version, _) = rest.split_once(')')?;
-    (name.starts_with("gcc-") && !name.contains('/') && !version.contains('/'))
-        .then_some((name, version))
+    // They become names of files, and words of a shell.
+    let plain = |text: &str| !text.contains(['/', '\'', '\n']);
+    (name.starts_with("gcc-") && plain(wanted)).then_some((name, version))
 }
 
 /// The compiler proper of `gcc-N` below a root: `usr/lib/gcc/TRIPLET/N/cc1`.
@@ -110,5 +111,6 @@ mod tests {
         assert_eq!(debian, Some(("gcc-12", "12.2.0-14+deb12u1")));
         assert_eq!(package("gcc (GCC) 13.1.0"), None);
         assert_eq!(package("gcc-12 (Debian ../x) 12.2.0"), None);
+        assert_eq!(package("gcc-12 (Debian 1) '; reboot"), None);
     }
 }

@@ -372,7 +372,10 @@ fn read(arch: &'static dyn Arch, root: &Path) -> Result<Option<Tree>> {
         kernel_arch: arch.kernel_arch(),
         source_arch: arch.source_arch(),
     };
-    if tree.facts.layout != LAYOUT || !tree.source().join(".config").is_file() {
+    // A compiler with a path is one that stands beside it in the cache.
+    let cc = &tree.facts.cc;
+    let has_compiler = !cc.starts_with('/') || Path::new(cc).is_file();
+    if tree.facts.layout != LAYOUT || !tree.source().join(".config").is_file() || !has_compiler {
         return Ok(None);
     }
     ensure!(
