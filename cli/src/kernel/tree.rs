@@ -331,8 +331,12 @@ pub(crate) fn find(arch: &'static dyn Arch, release: Option<&str>) -> Result<Tre
     let open = |release: &str| read(arch, &kernels.join(release));
     if let Some(release) = release {
         return open(release)?.ok_or_else(|| {
+            let other = match arch.name() {
+                std::env::consts::ARCH => String::new(),
+                name => format!("--arch {name} "),
+            };
             let text = format!(
-                "kernel {release} is not prepared; run: splice prepare --release {release}"
+                "kernel {release} is not prepared; run: splice {other}prepare --release {release}"
             );
             Failure::new(Exit::Failed, text)
         });
