@@ -15,25 +15,20 @@ const SEGMENT: u64 = 56;
 
 /// Writes `core`, `kallsyms` and `modules` to a directory.
 pub fn take(machine: &mut Machine, directory: &Path) -> Result<()> {
-    let kallsyms = machine.read("/proc/kallsyms")?;
-    take_with(machine, &kallsyms, directory)
-}
-
-/// The same with a symbol list that was read before: that takes most of the time, and as long as no
-/// module comes or goes it stays the same.
-pub fn take_with(machine: &mut Machine, kallsyms: &str, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory)?;
     let modules = machine.read("/proc/modules")?;
+    // With the trampolines that tracers and probes have made.
+    let kallsyms = machine.read("/proc/kallsyms")?;
     std::fs::write(directory.join("modules"), &modules)?;
-    std::fs::write(directory.join("kallsyms"), kallsyms)?;
-    let mut ranges = vec![range(kallsyms, "_stext", "_etext")?];
+    std::fs::write(directory.join("kallsyms"), &kallsyms)?;
+    let mut ranges = vec![range(&kallsyms, "_stext", "_etext")?];
     if kallsyms.contains(" _sdata\n") {
-        ranges.push(range(kallsyms, "__start_rodata", "__end_rodata")?);
-        ranges.push(range(kallsyms, "_sdata", "_edata")?);
-        ranges.push(range(kallsyms, "__bss_start", "__bss_stop")?);
+        ranges.push(range(&kallsyms, "__start_rodata", "__end_rodata")?);
+        ranges.push(range(&kallsyms, "_sdata", "_edata")?);
+        ranges.push(range(&kallsyms, "__bss_start", "__bss_stop")?);
     } else {
         // A list without data: the constants are between text and the code for the start.
-        ranges.push(range(kallsyms, "_etext", "__init_begin")?);
+        ranges.push(range(&kallsyms, "_etext", "__init_begin")?);
     }
     for line in modules.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();

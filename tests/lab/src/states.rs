@@ -119,7 +119,6 @@ pub fn run(lab: &Lab, units: &[PathBuf], which: Which) -> Result<bool> {
     for boot in BOOTS.iter().take(count) {
         let contents = Contents { append: boot.append, ..Contents::default() };
         let mut guest = Guest::boot(lab, image, &contents)?;
-        let symbols = guest.machine.read("/proc/kallsyms")?;
         for state in boot.states {
             let missing = state.writes.iter().find(|(file, _)| guest.machine.read(file).is_err());
             if let (true, Some((file, _))) = (state.optional, missing) {
@@ -127,8 +126,7 @@ pub fn run(lab: &Lab, units: &[PathBuf], which: Which) -> Result<bool> {
                 continue;
             }
             enter(&mut guest, state).with_context(|| state.name)?;
-            let answer =
-                verify(lab, image, &mut guest, (&symbols, units)).with_context(|| state.name)?;
+            let answer = verify(lab, image, &mut guest, units).with_context(|| state.name)?;
             let said = Said::read(state.name, &answer)?;
             fine &= said.judge(state.probed, first.as_ref());
             first.get_or_insert_with(|| said.unproven.iter().map(|(s, _)| s.clone()).collect());
@@ -150,14 +148,9 @@ fn enter(guest: &mut Guest, state: &State) -> Result<()> {
     }
 }
 
-fn verify(
-    lab: &Lab,
-    image: &Image,
-    guest: &mut Guest,
-    (symbols, units): (&str, &[PathBuf]),
-) -> Result<Answer> {
+fn verify(lab: &Lab, image: &Image, guest: &mut Guest, units: &[PathBuf]) -> Result<Answer> {
     let place = tempfile::tempdir_in(lab.work.path())?;
-    snapshot::take_with(&mut guest.machine, symbols, place.path())?;
+    snapshot::take(&mut guest.machine, place.path())?;
     let (core, symbols) = (place.path().join("core"), place.path().join("kallsyms"));
     let (core, symbols) = (core.to_string_lossy(), symbols.to_string_lossy());
     let units: Vec<_> = units.iter().map(|path| path.to_string_lossy()).collect();
