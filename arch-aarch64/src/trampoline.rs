@@ -227,6 +227,10 @@ mod tests {
             let got: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(&got, hex);
             assert_eq!(Aarch64.recognise(&bytes, AT), Some(*target));
+            let text = crate::decode::disassemble(&bytes, AT, 3);
+            assert_eq!(text.len(), 3);
+            assert_eq!(text[0], format!("adrp x16, {:#x}", target & !0xfff));
+            assert_eq!(text[2], "br x16");
         }
         // The range that the template names is the first instruction's.
         assert_eq!(template.range_bits, 21 + 12);
@@ -234,6 +238,9 @@ mod tests {
 
     #[test]
     fn other_bytes_are_no_trampoline() {
+        assert_eq!(Aarch64.recognise(&insn::BL.to_le_bytes(), 0), None);
+        assert_eq!(Aarch64.recognise(&[0, 0, 0], 0), None);
+        assert_eq!(Aarch64.recognise(&NOP.to_le_bytes(), 0), None);
         let jump = Aarch64.template().bytes;
         assert!(Aarch64.recognise(&jump, 0).is_some());
         assert_eq!(Aarch64.recognise(&jump[..8], 0), None);

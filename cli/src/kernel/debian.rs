@@ -34,7 +34,7 @@ fn source_package(release: &str) -> Result<String> {
 }
 
 /// The distribution's name of an architecture, such as `arm64`.
-pub fn architecture(arch: &dyn Arch) -> Result<String> {
+pub(super) fn architecture(arch: &dyn Arch) -> Result<String> {
     for prefix in arch.cross_prefixes() {
         let output = Command::new("dpkg-architecture")
             .args(["-t", prefix.trim_end_matches('-'), "-q", "DEB_HOST_ARCH"])

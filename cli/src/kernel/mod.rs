@@ -21,7 +21,7 @@ mod versions;
 
 pub(crate) use compile::{Compiled, after, before, object_of, put_on};
 pub(crate) use constants::{changed as changed_constants, outputs as constant_outputs};
-pub use debian::{Kernel, apt, architecture, kernels};
+pub use debian::{Kernel, apt, kernels};
 pub(crate) use image::{Units, compile_all as compile_image, compiled as compiled_image};
 pub(crate) use kbuild::{Built, Kbuild, Owner};
 pub(crate) use lists::{Added, Listed, changes};
