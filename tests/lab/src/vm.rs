@@ -103,13 +103,13 @@ pub fn alarms(log: &str) -> Vec<String> {
 }
 
 impl Machine {
-    /// Boots a kernel with an initramfs and waits until init answers. A kernel that meets a stale
-    /// breakpoint of the emulator's (see [`Options::one_thread`]) while it boots, when nothing of splice
-    /// is there yet, is booted once more, on one thread.
+    /// Boots a kernel with an initramfs and waits until init answers. A kernel that dies before that,
+    /// when nothing of splice is there yet, is booted once more, on one thread: mostly it has met a stale
+    /// breakpoint of the emulator's (see [`Options::one_thread`]).
     pub fn boot(options: &Options, initramfs: &Initramfs) -> Result<Self> {
         match Self::boot_once(options, initramfs) {
-            Err(error) if !options.one_thread && error.to_string().contains("Oops: int3") => {
-                eprintln!("the emulator kept a breakpoint that was gone; booting on one thread");
+            Err(error) if !options.one_thread => {
+                eprintln!("{error:#}\nnothing of splice ran there; booting again, on one thread");
                 Self::boot_once(&Options { one_thread: true, ..options.clone() }, initramfs)
             }
             booted => booted,
