@@ -54,7 +54,7 @@ bool splice_owns(const struct splice_update *update, const void *addr)
 
 	list_for_each_entry(member, &update->members, node)
 		if (within_module_core((unsigned long)addr,
-				       member->part->owner))
+				       member->owner))
 			return true;
 	return false;
 }
@@ -125,8 +125,8 @@ static int splice_home(const struct splice_stop *stop, struct splice_spot *spot,
 		if (other->state != SPLICE_APPLIED || splice_leaves(stop, other))
 			continue;
 		list_for_each_entry(lower, &other->members, node)
-			if (splice_within(spot, lower->part->owner)) {
-				spot->module = lower->part->owner;
+			if (splice_within(spot, lower->owner)) {
+				spot->module = lower->owner;
 				return 0;
 			}
 	}
@@ -392,7 +392,7 @@ int splice_make_spans(struct splice_stop *stop)
 	list_for_each_entry(other, &splice_updates, node)
 		list_for_each_entry(member, &other->members, node)
 			if (splice_leaves(stop, other))
-				splice_add_text(stop, member->part->owner);
+				splice_add_text(stop, member->owner);
 	list_for_each_entry(member, &stop->update->members, node) {
 		const struct splice_part *part = member->part;
 

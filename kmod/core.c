@@ -46,7 +46,7 @@ int splice_fail(struct splice_update *update, int err, const char *fmt, ...)
  * believed no further than that: an update that was damaged, or made by
  * another program, is refused.
  */
-static bool splice_has(const struct splice_part *part, const void *ptr,
+static bool splice_has(const struct module *owner, const void *ptr,
 		       size_t size)
 {
 	unsigned long first = (unsigned long)ptr, last = first + size - 1;
@@ -55,38 +55,36 @@ static bool splice_has(const struct splice_part *part, const void *ptr,
 
 	for_class_mod_mem_type(type, core)
 		if (last >= first &&
-		    within_module_mem_type(first, part->owner, type) &&
-		    within_module_mem_type(last, part->owner, type))
+		    within_module_mem_type(first, owner, type) &&
+		    within_module_mem_type(last, owner, type))
 			return true;
 	return false;
 #else
-	return last >= first && within_module_core(first, part->owner) &&
-	       within_module_core(last, part->owner);
+	return last >= first && within_module_core(first, owner) &&
+	       within_module_core(last, owner);
 #endif
 }
 
-static bool splice_has_array(const struct splice_part *part, const void *ptr,
+static bool splice_has_array(const struct module *owner, const void *ptr,
 			     u32 n, size_t size)
 {
 	return !n || (IS_ALIGNED((unsigned long)ptr, sizeof(long)) &&
-		      splice_has(part, ptr, n * size));
+		      splice_has(owner, ptr, n * size));
 }
 
 /* A string of less than @max bytes. */
-static bool splice_has_text(const struct splice_part *part, const char *text,
+static bool splice_has_text(const struct module *owner, const char *text,
 			    size_t max)
 {
-	for (; max && splice_has(part, text, 1); text++, max--)
+	for (; max && splice_has(owner, text, 1); text++, max--)
 		if (!*text)
 			return true;
 	return false;
 }
 
-static bool splice_id_ok(const struct splice_part *part)
+static bool splice_id_ok(const struct module *owner, const char *id)
 {
-	const char *id = part->id;
-
-	if (!splice_has_text(part, id, SPLICE_ID_MAX + 1) || !*id)
+	if (!splice_has_text(owner, id, SPLICE_ID_MAX + 1) || !*id)
 		return false;
 	for (; *id; id++)
 		if (!islower(*id) && !isdigit(*id) && *id != '-' && *id != '_')
@@ -94,41 +92,42 @@ static bool splice_id_ok(const struct splice_part *part)
 	return true;
 }
 
-static bool splice_site_ok(const struct splice_part *part,
+static bool splice_site_ok(const struct module *owner,
 			   const struct splice_site *site)
 {
 	return site->addr && site->len && site->len <= SPLICE_SITE_MAX &&
 	       site->nfields <= SPLICE_FIELDS_MAX &&
 	       is_power_of_2(site->granule) &&
-	       splice_has(part, site->target, 1) &&
-	       splice_has(part, site->expected, site->len);
+	       splice_has(owner, site->target, 1) &&
+	       splice_has(owner, site->expected, site->len);
 }
 
-static bool splice_object_ok(const struct splice_part *part,
+static bool splice_object_ok(const struct module *owner,
 			     const struct splice_object *object)
 {
 	return object->addr && object->len &&
-	       splice_has(part, object->data, object->len) &&
-	       splice_has(part, object->expected, object->len);
+	       splice_has(owner, object->data, object->len) &&
+	       splice_has(owner, object->expected, object->len);
 }
 
-static bool splice_hook_ok(const struct splice_part *part,
+static bool splice_hook_ok(const struct module *owner,
 			   const struct splice_hook *hook)
 {
 	return hook->step < SPLICE_STEPS &&
-	       splice_has(part, hook->ask, sizeof(*hook->ask)) &&
-	       splice_has(part, hook->ask->fn, 1);
+	       splice_has(owner, hook->ask, sizeof(*hook->ask)) &&
+	       splice_has(owner, hook->ask->fn, 1);
 }
 
-static bool splice_shadow_ok(const struct splice_part *part,
+static bool splice_shadow_ok(const struct module *owner,
 			     const struct splice_shadow *shadow)
 {
-	return splice_has(part, shadow, sizeof(*shadow)) && shadow->size &&
-	       (!shadow->ctor || splice_has(part, shadow->ctor, 1)) &&
-	       (!shadow->dtor || splice_has(part, shadow->dtor, 1));
+	return splice_has(owner, shadow, sizeof(*shadow)) && shadow->size &&
+	       (!shadow->ctor || splice_has(owner, shadow->ctor, 1)) &&
+	       (!shadow->dtor || splice_has(owner, shadow->dtor, 1));
 }
 
-static bool splice_part_ok(const struct splice_part *part)
+static bool splice_part_ok(const struct module *owner,
+			   const struct splice_part *part)
 {
 	bool ok = true;
 	u32 i;
@@ -138,33 +137,34 @@ static bool splice_part_ok(const struct splice_part *part)
 		       part->abi, SPLICE_ABI);
 		return false;
 	}
-	if (!part->owner || !splice_id_ok(part) || !part->nparts ||
-	    !splice_has_text(part, part->description, PAGE_SIZE) ||
+	if (!owner || !splice_has(owner, part, sizeof(*part)) ||
+	    !splice_id_ok(owner, part->id) || !part->nparts ||
+	    !splice_has_text(owner, part->description, PAGE_SIZE) ||
 	    (part->target &&
-	     !splice_has_text(part, part->target, MODULE_NAME_LEN)) ||
+	     !splice_has_text(owner, part->target, MODULE_NAME_LEN)) ||
 	    (!part->nsites && !part->nobjects && !part->nhooks) ||
 	    (part->nsites && !part->nranges) ||
-	    !splice_has_array(part, part->sites, part->nsites,
+	    !splice_has_array(owner, part->sites, part->nsites,
 			      sizeof(*part->sites)) ||
-	    !splice_has_array(part, part->objects, part->nobjects,
+	    !splice_has_array(owner, part->objects, part->nobjects,
 			      sizeof(*part->objects)) ||
-	    !splice_has_array(part, part->ranges, part->nranges,
+	    !splice_has_array(owner, part->ranges, part->nranges,
 			      sizeof(*part->ranges)) ||
-	    !splice_has_array(part, part->hooks, part->nhooks,
+	    !splice_has_array(owner, part->hooks, part->nhooks,
 			      sizeof(*part->hooks)) ||
-	    !splice_has_array(part, part->shadows, part->nshadows,
+	    !splice_has_array(owner, part->shadows, part->nshadows,
 			      sizeof(*part->shadows)))
 		return false;
 	for (i = 0; ok && i < part->nsites; i++)
-		ok = splice_site_ok(part, &part->sites[i]);
+		ok = splice_site_ok(owner, &part->sites[i]);
 	for (i = 0; ok && i < part->nobjects; i++)
-		ok = splice_object_ok(part, &part->objects[i]);
+		ok = splice_object_ok(owner, &part->objects[i]);
 	for (i = 0; ok && i < part->nranges; i++)
 		ok = part->ranges[i].start < part->ranges[i].end;
 	for (i = 0; ok && i < part->nhooks; i++)
-		ok = splice_hook_ok(part, &part->hooks[i]);
+		ok = splice_hook_ok(owner, &part->hooks[i]);
 	for (i = 0; ok && i < part->nshadows; i++)
-		ok = splice_shadow_ok(part, part->shadows[i]);
+		ok = splice_shadow_ok(owner, part->shadows[i]);
 	return ok;
 }
 
@@ -244,7 +244,7 @@ static int splice_module_event(struct notifier_block *nb, unsigned long event,
 		return NOTIFY_DONE;
 	mutex_lock(&splice_mutex);
 	list_for_each_entry_safe(member, next, &splice_leaving, node) {
-		if (member->part->owner != data)
+		if (member->owner != data)
 			continue;
 		list_del(&member->node);
 		splice_free_member(member);
@@ -261,6 +261,7 @@ static struct notifier_block splice_module_nb = {
 /**
  * splice_register_part() - make an update module's part known
  * @part: the part, constant until it is unregistered
+ * @owner: the update module, which all that describes the part lies in
  *
  * From here on the target module cannot be unloaded.
  *
@@ -268,18 +269,19 @@ static struct notifier_block splice_module_nb = {
  * is registered already, that comes after its update was applied or whose
  * target is not loaded.
  */
-int splice_register_part(const struct splice_part *part)
+int splice_register_part(const struct splice_part *part, struct module *owner)
 {
 	struct splice_update *update;
 	struct splice_member *member;
 	int err = 0;
 
-	if (!splice_part_ok(part))
+	if (!splice_part_ok(owner, part))
 		return -EINVAL;
 	member = kzalloc(sizeof(*member), GFP_KERNEL);
 	if (!member)
 		return -ENOMEM;
 	member->part = part;
+	member->owner = owner;
 	err = splice_pin(member);
 	if (err) {
 		splice_free_member(member);

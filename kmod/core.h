@@ -79,12 +79,14 @@ struct splice_span {
  * struct splice_member - a registered part
  * @node: in splice_update.members
  * @part: the update module's data
+ * @owner: the update module
  * @target: the patched module, referenced from registration until the update
  *	module has gone; NULL for the kernel image
  */
 struct splice_member {
 	struct list_head node;
 	const struct splice_part *part;
+	struct module *owner;
 	struct module *target;
 };
 

@@ -133,7 +133,6 @@ struct splice_hook {
  * @id: the update's id, the same in all its parts
  * @description: what the update is
  * @target: the module whose code is patched, NULL for the kernel image
- * @owner: the update module
  * @sites: what is written to apply the update
  * @objects: data that is replaced to apply it
  * @ranges: what must be free of threads to apply it
@@ -155,7 +154,6 @@ struct splice_part {
 	const char *id;
 	const char *description;
 	const char *target;
-	struct module *owner;
 	const struct splice_site *sites;
 	const struct splice_object *objects;
 	const struct splice_range *ranges;
@@ -171,7 +169,7 @@ struct splice_part {
 	u64 stack_set;
 };
 
-int splice_register_part(const struct splice_part *part);
+int splice_register_part(const struct splice_part *part, struct module *owner);
 void splice_unregister_part(const struct splice_part *part);
 
 #endif /* SPLICE_H */

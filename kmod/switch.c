@@ -133,7 +133,7 @@ static void splice_release(struct splice_update *update)
 	struct splice_member *member;
 
 	list_for_each_entry(member, &update->members, node)
-		module_put(member->part->owner);
+		module_put(member->owner);
 	kvfree(update->spots);
 	update->spots = NULL;
 	update->nspots = 0;
@@ -163,13 +163,13 @@ static int splice_acquire(struct splice_stop *stop)
 	if (err)
 		return err;
 	list_for_each_entry(member, &update->members, node) {
-		if (try_module_get(member->part->owner))
+		if (try_module_get(member->owner))
 			continue;
 		err = splice_fail(update, -ENODEV, "update module %s is going",
-				  member->part->owner->name);
+				  member->owner->name);
 		list_for_each_entry_continue_reverse(member, &update->members,
 						     node)
-			module_put(member->part->owner);
+			module_put(member->owner);
 		return err;
 	}
 	err = splice_make_spots(stop);

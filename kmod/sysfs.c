@@ -227,7 +227,7 @@ static size_t modules_print(const struct splice_update *update, char *buf,
 
 	list_for_each_entry(member, &update->members, node)
 		at += splice_line(buf, size, at, "%s %s\n",
-				  member->part->owner->name,
+				  member->owner->name,
 				  member->part->target ?: "vmlinux");
 	return at;
 }

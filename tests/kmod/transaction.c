@@ -208,7 +208,6 @@ static struct splice_part *part_of(int number, int index, u32 nparts,
 	struct splice_part part = {
 		.abi = SPLICE_ABI,
 		.nparts = nparts,
-		.owner = &modules[index],
 		.nsites = 1 + below(SITES),
 		.nobjects = below(OBJECTS + 1),
 	};
@@ -310,15 +309,13 @@ static void mutate(int index, const struct splice_part *part)
 }
 
 /*
- * Whose it is, the loader says; hooks and what comes with shadow variables are
- * code, which is called.
+ * Hooks and what comes with shadow variables are code, which is called.
  */
 static void keep(int index, const struct splice_part *part)
 {
 	struct splice_part *copy = (struct splice_part *)
 		(alias[index] + ((u8 *)part - area[index]));
 
-	copy->owner = &modules[index];
 	copy->nhooks = 0;
 	copy->nshadows = 0;
 }
@@ -383,7 +380,8 @@ static void round_of(bool mutated)
 		keep(i + 2, parts[i]);
 	}
 	for (i = 0; i < UPDATES * PARTS; i++) {
-		known[i] = parts[i] && !splice_register_part(parts[i]);
+		known[i] = parts[i] && !splice_register_part(parts[i],
+								  &modules[i + 2]);
 		registered += known[i];
 		refused += parts[i] && !known[i];
 	}
@@ -434,14 +432,15 @@ static void round_of(bool mutated)
 		die("the core cannot be started again");
 }
 
-/* Nobody's part is refused before anything of it is looked at. */
-static void without_owner(void)
+/* Nobody's part, and one that lies in another module than it is said to. */
+static void of_another_owner(void)
 {
-	struct splice_part part = *part_of(0, 2, 1, NULL);
+	const struct splice_part *part = part_of(0, 2, 1, NULL);
 
-	part.owner = NULL;
-	if (!splice_register_part(&part))
+	if (!splice_register_part(part, NULL))
 		die("a part without an owner is taken");
+	if (!splice_register_part(part, &modules[3]))
+		die("a part that is another module's is taken");
 }
 
 int main(int argc, char **argv)
@@ -475,7 +474,7 @@ int main(int argc, char **argv)
 	}
 	if (shim_init())
 		die("the core cannot be started");
-	without_owner();
+	of_another_owner();
 	for (i = 0; i < rounds; i++) {
 		failures = below(2) ? 0 : 1 + below(40);
 		round_of(below(8));

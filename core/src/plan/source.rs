@@ -227,7 +227,6 @@ pub fn update_c(
          \t.id = {},\n\
          \t.description = {},\n\
          \t.target = {place},\n\
-         \t.owner = THIS_MODULE,\n\
          \t.sites = sites,\n\
          \t.objects = objects,\n\
          \t.ranges = ranges,\n\
@@ -247,7 +246,7 @@ pub fn update_c(
          module_param({LEFT_OUT}, charp, 0444);\n\n\
          static int __init update_init(void)\n\
          {{\n\
-         \treturn splice_register_part(&part);\n\
+         \treturn splice_register_part(&part, THIS_MODULE);\n\
          }}\n\n\
          static void __exit update_exit(void)\n\
          {{\n\

@@ -72,7 +72,6 @@ static void lab_make(void)
 		.nparts = 1,
 		.id = lab.id,
 		.description = lab.description,
-		.owner = THIS_MODULE,
 		.sites = lab.sites,
 		.objects = lab.objects,
 		.ranges = lab.ranges,
@@ -110,13 +109,11 @@ static void lab_mutate(void)
 	memcpy(&value, (u8 *)&lab + at, size);
 	value = lab_odd(value);
 	memcpy((u8 *)&lab + at, &value, size);
-	/* Whose it is, the glue says. */
-	lab.part.owner = THIS_MODULE;
 }
 
 static int lab_set_run(const char *text, const struct kernel_param *kp)
 {
-	int (*enter)(const struct splice_part *part);
+	int (*enter)(const struct splice_part *part, struct module *owner);
 	void (*leave)(const struct splice_part *part);
 	unsigned long entry, exit, rounds;
 	int n;
@@ -132,7 +129,7 @@ static int lab_set_run(const char *text, const struct kernel_param *kp)
 		lab_make();
 		for (n = lab_any() % 4; n; n--)
 			lab_mutate();
-		if (enter(&lab.part)) {
+		if (enter(&lab.part, THIS_MODULE)) {
 			lab_refused++;
 			continue;
 		}

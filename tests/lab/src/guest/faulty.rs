@@ -8,15 +8,13 @@
 //! Documentation/fault-injection/fault-injection.rst).
 
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use super::kernel;
+use super::trace::{Stop, Traced};
 
 /// No request makes so many allocations.
 const MOST: u32 = 5000;
-/// What marks a stop at a system call (`PTRACE_O_TRACESYSGOOD`).
-const AT_CALL: i32 = libc::SIGTRAP | 0x80;
 /// Bytes of the instruction by which a program enters the kernel (`syscall`).
 const CALL: u64 = 2;
 const SWITCH: &str = "/enabled";
@@ -27,7 +25,7 @@ const KINDS: [&str; 2] = ["failslab", "fail_page_alloc"];
 /// Runs the command; prints a line for each request that met failures.
 #[must_use]
 pub fn run(command: &[&str]) -> ExitCode {
-    match switch_on().and_then(|()| Traced::start(command)?.follow()) {
+    match switch_on().and_then(|()| Faults::start(command)?.follow()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("cannot run {command:?} with faults: {error}");
@@ -69,8 +67,8 @@ impl Request {
     }
 }
 
-struct Traced {
-    process: libc::pid_t,
+struct Faults {
+    process: Traced,
     /// The one that is being made again and again, and which of its allocations fails.
     current: Option<(Request, u32)>,
     /// Modules before it.
@@ -80,48 +78,19 @@ struct Traced {
     coped: u32,
 }
 
-impl Traced {
+impl Faults {
     fn start(command: &[&str]) -> io::Result<Self> {
-        let (program, words) =
-            command.split_first().ok_or_else(|| io::Error::other("no command"))?;
-        let mut child = Command::new(program);
-        child.args(words);
-        // SAFETY: the closure makes one system call, which allocates nothing.
-        unsafe {
-            child.pre_exec(|| {
-                if libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) < 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                Ok(())
-            });
-        }
-        let child = child.spawn()?;
-        let process = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
-        let traced = Self { process, current: None, modules: Vec::new(), failed: 0, coped: 0 };
-        // It has stopped where the program begins.
-        traced.wait()?;
-        traced.ask(libc::PTRACE_SETOPTIONS, libc::PTRACE_O_TRACESYSGOOD as usize)?;
-        Ok(traced)
+        let process = Traced::start(command)?;
+        Ok(Self { process, current: None, modules: Vec::new(), failed: 0, coped: 0 })
     }
 
     /// Follows the command from one system call to the next.
     fn follow(mut self) -> io::Result<ExitCode> {
-        let mut inside = false;
-        let mut signal = 0;
         loop {
-            self.ask(libc::PTRACE_SYSCALL, usize::try_from(signal).unwrap_or(0))?;
-            signal = 0;
-            match self.wait()? {
+            match self.process.go_on()? {
                 Stop::Ended(code) => return Ok(ExitCode::from(code)),
-                Stop::Signal(AT_CALL) if inside => {
-                    inside = false;
-                    self.left()?;
-                }
-                Stop::Signal(AT_CALL) => {
-                    inside = true;
-                    self.entered()?;
-                }
-                Stop::Signal(other) => signal = other,
+                Stop::Entered => self.entered()?,
+                Stop::Left => self.left()?,
             }
         }
     }
@@ -141,7 +110,7 @@ impl Traced {
             return Err(io::Error::other(format!("{} goes on for ever", request.name())));
         }
         self.modules = modules()?;
-        std::fs::write(self.file("fail-nth"), number.to_string())?;
+        std::fs::write(self.process.file("fail-nth"), number.to_string())?;
         self.current = Some((request, number));
         Ok(())
     }
@@ -149,10 +118,10 @@ impl Traced {
     /// Behind it: begins it again if an allocation has failed.
     fn left(&mut self) -> io::Result<()> {
         let Some((request, number)) = self.current.clone() else { return Ok(()) };
-        let file = self.file("fail-nth");
+        let file = self.process.file("fail-nth");
         let rest = std::fs::read_to_string(&file)?;
         std::fs::write(&file, "0")?;
-        let mut registers = self.registers()?;
+        let mut registers = self.process.registers()?;
         let result = registers.rax.cast_signed();
         if rest.trim() != "0" {
             println!(
@@ -180,10 +149,7 @@ impl Traced {
         }
         registers.rip = registers.rip.wrapping_sub(CALL);
         registers.rax = registers.orig_rax;
-        // SAFETY: the structure is the one that the request reads, and lives through it.
-        let done =
-            unsafe { libc::ptrace(libc::PTRACE_SETREGS, self.process, 0, &raw const registers) };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        self.process.set_registers(&registers)
     }
 
     /// Undoes what went through; false if it cannot be made again.
@@ -206,66 +172,23 @@ impl Traced {
 
     /// What the call is that it has entered, if it is one of those that are failed.
     fn request(&self) -> io::Result<Option<Request>> {
-        let registers = self.registers()?;
+        let registers = self.process.registers()?;
         Ok(match registers.orig_rax.cast_signed() {
             libc::SYS_init_module | libc::SYS_finit_module => Some(Request::Load),
             libc::SYS_delete_module => Some(Request::Unload),
             libc::SYS_write => {
-                let link = std::fs::read_link(self.file(&format!("fd/{}", registers.rdi)))?;
+                let link = std::fs::read_link(self.process.file(&format!("fd/{}", registers.rdi)))?;
                 let file = link.to_string_lossy().into_owned();
                 let is_switch = file.ends_with(SWITCH);
-                let value = || self.text(registers.rsi, registers.rdx);
+                let value = || {
+                    let bytes = self.process.memory(registers.rsi, registers.rdx.min(16))?;
+                    io::Result::Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+                };
                 if is_switch { Some(Request::Switch { value: value()?, file }) } else { None }
             }
             _ => None,
         })
     }
-
-    /// What it writes.
-    fn text(&self, address: u64, len: u64) -> io::Result<String> {
-        use std::os::unix::fs::FileExt;
-        let memory = std::fs::File::open(self.file("mem"))?;
-        let mut bytes = vec![0; usize::try_from(len.min(16)).unwrap_or(0)];
-        memory.read_exact_at(&mut bytes, address)?;
-        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
-    }
-
-    fn file(&self, name: &str) -> String {
-        format!("/proc/{}/{name}", self.process)
-    }
-
-    fn registers(&self) -> io::Result<libc::user_regs_struct> {
-        // SAFETY: registers are plain numbers, which may all be zero.
-        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-        // SAFETY: the structure is the one that the request writes.
-        let done =
-            unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.process, 0, &raw mut registers) };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(registers) }
-    }
-
-    fn ask(&self, what: libc::c_uint, data: usize) -> io::Result<()> {
-        // SAFETY: these requests take a number, and no address of this process.
-        let done = unsafe { libc::ptrace(what, self.process, 0, data) };
-        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-
-    fn wait(&self) -> io::Result<Stop> {
-        let mut status = 0;
-        // SAFETY: the status is written, and lives through the call.
-        if unsafe { libc::waitpid(self.process, &raw mut status, libc::__WALL) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if libc::WIFSTOPPED(status) {
-            return Ok(Stop::Signal(libc::WSTOPSIG(status)));
-        }
-        let code = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 255 };
-        Ok(Stop::Ended(u8::try_from(code).unwrap_or(255)))
-    }
-}
-
-enum Stop {
-    Signal(i32),
-    Ended(u8),
 }
 
 /// Fails unless a request that failed has changed nothing.

@@ -9,11 +9,15 @@ pub mod faulty;
 pub mod flip;
 pub mod kernel;
 pub mod load;
+#[cfg(target_arch = "x86_64")]
+pub mod mutant;
 pub mod netlink;
 pub mod probe;
 pub mod serve;
 pub mod setup;
 pub mod stall;
 pub mod tables;
+#[cfg(target_arch = "x86_64")]
+pub mod trace;
 pub mod trigger;
 pub mod unrest;

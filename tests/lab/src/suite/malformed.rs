@@ -8,14 +8,34 @@ use anyhow::{Context, Result, ensure};
 
 use super::{FIX, Fixture, Suite};
 use crate::protocol::Request;
-use crate::session::{Contents, Guest};
+use crate::session::{Contents, Guest, update};
 
 pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("malformed_transactions", || malformed(fixture));
+    suite.test("damaged_modules", || damaged(fixture));
+}
+
+/// The update's own module, damaged in its data, through the kernel's loader.
+fn damaged(fixture: &Fixture) -> Result<()> {
+    let updates = vec![(FIX, fixture.update(FIX)?)];
+    let contents = Contents { updates, ..Contents::default() };
+    let mut guest = Guest::boot(&fixture.lab, &fixture.lab.image, &contents)?;
+    let file = update(FIX);
+    let command = ["/init", "mutant", DAMAGED, "7", "/bin/splice", "apply", &file];
+    let outcome = guest.machine.run_words(&command)?;
+    ensure!(outcome.exit == Some(0), "{}", outcome.stderr.trim());
+    println!("{}", outcome.stdout.trim());
+    guest.machine.check_kernel()?;
+    guest.apply(FIX)?.success()?;
+    guest.undo(FIX)?.success()?;
+    guest.expect_clean()?;
+    guest.machine.power_off()
 }
 
 const MODULE: &str = "lab_malformed";
 const ROUNDS: u32 = 5000;
+/// How many damaged modules are offered.
+const DAMAGED: &str = "1000";
 
 fn malformed(fixture: &Fixture) -> Result<()> {
     let lab = &fixture.lab;
