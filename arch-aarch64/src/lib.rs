@@ -60,6 +60,11 @@ impl Arch for Aarch64 {
     fn special_sections(&self) -> &'static [SpecialSection] {
         special::SECTIONS
     }
+    /// Documentation/arm64/booting.rst (6.1): a magic number at 56.
+    fn flat_image(&self, image: &[u8]) -> Option<u32> {
+        const R_AARCH64_RELATIVE: u32 = 1027;
+        (image.get(56..60) == Some(b"ARM\x64")).then_some(R_AARCH64_RELATIVE)
+    }
     fn diff(&self) -> &dyn FunctionDiff {
         self
     }

@@ -133,6 +133,13 @@ pub trait Arch: Send + Sync {
         let _ = image;
         None
     }
+    /// Whether that is a boot image which is the kernel's memory as it is loaded, from the first byte on: the
+    /// number of the relocation by which it is told where its pointers lead (`R_*_RELATIVE`). The default
+    /// suits where boot images hold an ELF file.
+    fn flat_image(&self, image: &[u8]) -> Option<u32> {
+        let _ = image;
+        None
+    }
     /// Comparing functions.
     fn diff(&self) -> &dyn FunctionDiff;
     /// Relocations.

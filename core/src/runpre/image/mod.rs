@@ -2,10 +2,12 @@
 //! A kernel's image file as a snapshot: a kernel that is not booted, as its build left it.
 //!
 //! The file is a boot image of the architecture, or an ELF file (`vmlinux`), packed or not. Its
-//! memory is what its program headers say, at the addresses it was linked for; its symbols are those it
+//! memory is what its program headers say, or all of it where it has none, at the addresses it was
+//! linked for; its symbols are those it
 //! carries for itself; its release is that of its banner. Nothing in it is trusted.
 
 mod embedded;
+mod flat;
 mod lzop;
 mod unpack;
 
@@ -98,10 +100,11 @@ pub fn read_image(
     Ok(Snapshot::new(Some(release), symbols, Box::new(image)).not_started())
 }
 
-/// The ELF file in an image.
+/// The kernel in an image: an ELF file, or its memory as it is.
 fn kernel(arch: &dyn Arch, file: Vec<u8>) -> Result<Vec<u8>, ImageError> {
     let unknown = || ImageError::Unknown { arch: arch.name() };
-    if is_elf(&file) {
+    let is_kernel = |bytes: &[u8]| is_elf(bytes) || arch.flat_image(bytes).is_some();
+    if is_kernel(&file) {
         return Ok(file);
     }
     let kernel = match arch.boot_payload(&file) {
@@ -112,7 +115,7 @@ fn kernel(arch: &dyn Arch, file: Vec<u8>) -> Result<Vec<u8>, ImageError> {
         None => Packing::of(&file).ok_or_else(unknown)?.unpack(&file),
     };
     let kernel = kernel.map_err(ImageError::Packed)?;
-    if is_elf(&kernel) { Ok(kernel) } else { Err(unknown()) }
+    if is_kernel(&kernel) { Ok(kernel) } else { Err(unknown()) }
 }
 
 fn is_elf(bytes: &[u8]) -> bool {
@@ -149,8 +152,14 @@ struct Image {
 }
 
 impl Image {
-    fn new(arch: &dyn Arch, bytes: Vec<u8>) -> Result<Image, ImageError> {
+    fn new(arch: &dyn Arch, mut bytes: Vec<u8>) -> Result<Image, ImageError> {
         let not = |why: String| ImageError::NotKernel { arch: arch.name(), why };
+        if let Some(relative) = arch.flat_image(&bytes) {
+            let address = flat::place(&mut bytes, relative).map_err(not)?;
+            let size = bytes.len() as u64;
+            let segments = vec![Segment { address, size, offset: 0, executable: true }];
+            return Ok(Image { bytes, segments });
+        }
         let loads = Loads::read(&bytes).map_err(not)?;
         if ![ET_EXEC, ET_DYN].contains(&loads.kind) {
             return Err(not("its ELF type is not that of a program".into()));

@@ -203,6 +203,7 @@ fn aarch64(suite: &mut Suite, fixture: &Fixture) {
         let (stock, _) = pair(&fixture.fix.base, &fixture.fix.target)?;
         let lab = Lab::of(kernel(&stock.release.replace("amd64", "arm64"))?)?;
         lab.prepare()?;
+        image::symbols(&lab)?;
         line::seen_from_user_space(&lab)
     });
 }
