@@ -27,14 +27,19 @@ pub(crate) fn target() -> (PathBuf, String) {
 
 /// Builds a plugin of the workspace, in this build's profile; returns its file.
 pub(crate) fn build(package: &str) -> PathBuf {
+    build_file(package, &format!("lib{}.so", package.replace('-', "_")))
+}
+
+/// Builds a package of the workspace, in this build's profile; returns the file of that name.
+pub(crate) fn build_file(package: &str, name: &str) -> PathBuf {
     let (target, profile) = target();
-    let name = if profile == "debug" { "dev" } else { &profile };
+    let cargo_profile = if profile == "debug" { "dev" } else { &profile };
     run(Command::new(env!("CARGO"))
         .current_dir(root())
-        .args(["build", "--quiet", "--locked", "--package", package, "--profile", name])
+        .args(["build", "--quiet", "--locked", "--package", package, "--profile", cargo_profile])
         .arg("--target-dir")
         .arg(&target));
-    let file = target.join(&profile).join(format!("lib{}.so", package.replace('-', "_")));
+    let file = target.join(&profile).join(name);
     assert!(file.is_file(), "cargo did not make {}", file.display());
     file
 }
