@@ -32,7 +32,9 @@ mod trampoline;
 mod values;
 mod veneers;
 
-use splice_core::arch::{Arch, FunctionDiff, RelocationFixup, StackSafety, TrampolineEncoder};
+use splice_core::arch::{
+    Arch, FlatImage, FunctionDiff, RelocationFixup, StackSafety, TrampolineEncoder,
+};
 use splice_core::unit::SpecialSection;
 
 /// The AArch64 backend.
@@ -61,9 +63,10 @@ impl Arch for Aarch64 {
         special::SECTIONS
     }
     /// Documentation/arm64/booting.rst (6.1): a magic number at 56.
-    fn flat_image(&self, image: &[u8]) -> Option<u32> {
+    fn flat_image(&self, image: &[u8]) -> Option<FlatImage> {
         const R_AARCH64_RELATIVE: u32 = 1027;
-        (image.get(56..60) == Some(b"ARM\x64")).then_some(R_AARCH64_RELATIVE)
+        (image.get(56..60) == Some(b"ARM\x64"))
+            .then_some(FlatImage { relative: R_AARCH64_RELATIVE, address: None })
     }
     fn diff(&self) -> &dyn FunctionDiff {
         self

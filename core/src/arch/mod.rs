@@ -96,6 +96,16 @@ pub enum ArchError {
     },
 }
 
+/// What cannot be seen in a boot image that is the kernel's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlatImage {
+    /// The number of the relocation by which a kernel that moves itself is told where its pointers lead
+    /// (`R_*_RELATIVE`).
+    pub relative: u32,
+    /// Where a kernel is linked that does not move itself, if all of them are linked for one address.
+    pub address: Option<u64>,
+}
+
 /// The facade: names, and the four traits.
 pub trait Arch: Send + Sync {
     /// Name as given to `--arch` and as `uname -m` prints it.
@@ -133,10 +143,9 @@ pub trait Arch: Send + Sync {
         let _ = image;
         None
     }
-    /// Whether that is a boot image which is the kernel's memory as it is loaded, from the first byte on: the
-    /// number of the relocation by which it is told where its pointers lead (`R_*_RELATIVE`). The default
-    /// suits where boot images hold an ELF file.
-    fn flat_image(&self, image: &[u8]) -> Option<u32> {
+    /// Whether that is a boot image which is the kernel's memory as it is loaded, from the first byte on.
+    /// The default suits where boot images hold an ELF file.
+    fn flat_image(&self, image: &[u8]) -> Option<FlatImage> {
         let _ = image;
         None
     }

@@ -10,19 +10,20 @@ use std::sync::Once;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{ROption, RResult, RSlice, RSliceMut, RStr, RString, RVec};
 use splice_core::arch::{
-    Arch, ArchError, Code, KernelView, NoRoom, RelocKind, RunCode, RunMatch, Verdict,
+    Arch, ArchError, Argument, Code, KernelView, NoRoom, RelocKind, RunCode, RunMatch, Verdict,
 };
 use splice_core::unit::{EntrySize, Role, SpecialSection};
 
 use crate::convert;
 use crate::v1::{
-    Answer, BitFieldV1, CodeV1, DifferenceV1, FAILURE_OTHER, FAILURE_PANIC, FactsV1, FailureV1,
-    HandleV1, KernelV1, LearnedV1, MatchedV1, MismatchV1, NeverQuiescentV1, PartialV1, PluginV1,
-    PluginV1Ref, RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_ANNOTATES, ROLE_BOOT, ROLE_DATA,
-    ROLE_DROPPED, ROLE_DYNAMIC, ROLE_FROZEN, ROLE_IDS, ROLE_LISTED, ROLE_PARALLEL, ROLE_PAYLOAD,
-    ROLE_PLACED, ROLE_STAYS, ROLE_TRAVELS, RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1,
-    RunMatchV1, SIZE_FIXED, SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS, SIZE_ONE_OF, SIZE_WHOLE,
-    SpecialSectionV1, TemplateV1, VerdictV1,
+    AddedV1, AddedV1Ref, Answer, ArgumentV1, BitFieldV1, CodeV1, DifferenceV1, FAILURE_OTHER,
+    FAILURE_PANIC, FactsV1, FailureV1, FlatImageV1, HandleV1, KernelV1, LearnedV1, MatchedV1,
+    MismatchV1, NeverQuiescentV1, PartialV1, PluginV1, PluginV1Ref, RELOC_ADDRESS, RELOC_BRANCH,
+    RELOC_NONE, ROLE_ANNOTATES, ROLE_BOOT, ROLE_DATA, ROLE_DROPPED, ROLE_DYNAMIC, ROLE_FROZEN,
+    ROLE_IDS, ROLE_LISTED, ROLE_PARALLEL, ROLE_PAYLOAD, ROLE_PLACED, ROLE_STAYS, ROLE_TRAVELS,
+    RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1, RunMatchV1, SIZE_FIXED, SIZE_FROM_HEADER,
+    SIZE_FROM_RELOCATIONS, SIZE_ONE_OF, SIZE_WHOLE, SettledV1, SpecialSectionV1, TemplateV1,
+    VerdictV1,
 };
 
 /// Relocation types that [`splice_core::arch::RelocationFixup::describe`] is asked for when the
@@ -50,6 +51,19 @@ pub fn module<E: Export>() -> PluginV1Ref {
         site: site::<E>,
         recognise: recognise::<E>,
         busy_range: busy_range::<E>,
+    }
+    .leak_into_prefix()
+}
+
+/// The entries of it that came later.
+pub fn added<E: Export>() -> AddedV1Ref {
+    AddedV1 {
+        boot_payload: boot_payload::<E>,
+        flat_image: flat_image::<E>,
+        replaces_by_nothing: replaces_by_nothing::<E>,
+        arguments: arguments::<E>,
+        runs_on: runs_on::<E>,
+        settled: settled::<E>,
     }
     .leak_into_prefix()
 }
@@ -383,5 +397,72 @@ extern "C" fn busy_range<E: Export>(size: u64, borrowed: u64) -> Answer<RangeV1>
     guard(|| {
         let (start, len) = E::arch().stack().busy_range(size, borrowed);
         Ok(RangeV1 { start, len })
+    })
+}
+
+extern "C" fn boot_payload<E: Export>(image: RSlice<'_, u8>) -> Answer<ROption<RangeV1>> {
+    guard(|| {
+        let image = image.as_slice();
+        let range = |payload: &[u8]| {
+            let start = payload.as_ptr().addr().wrapping_sub(image.as_ptr().addr());
+            RangeV1 { start: start as u64, len: payload.len() as u64 }
+        };
+        Ok(E::arch().boot_payload(image).map(range).into())
+    })
+}
+
+extern "C" fn flat_image<E: Export>(image: RSlice<'_, u8>) -> Answer<ROption<FlatImageV1>> {
+    guard(|| {
+        let flat = E::arch().flat_image(image.as_slice());
+        Ok(flat.map(|f| FlatImageV1 { address: f.address.into(), relative: f.relative }).into())
+    })
+}
+
+extern "C" fn replaces_by_nothing<E: Export>(
+    section: RStr<'_>,
+    entry: RSlice<'_, u8>,
+) -> Answer<bool> {
+    guard(|| Ok(E::arch().replaces_by_nothing(section.as_str(), entry.as_slice())))
+}
+
+extern "C" fn arguments<E: Export>(
+    pre: &CodeV1<'_>,
+    post: &CodeV1<'_>,
+) -> Answer<ROption<RVec<ArgumentV1>>> {
+    guard(|| {
+        let found = convert::raise(&[pre, post], |codes| match codes {
+            [pre, post] => E::arch().diff().arguments(pre, post).map_err(failed),
+            _ => no_code(),
+        });
+        let lower = |all: Vec<Argument>| {
+            all.iter()
+                .map(|a| ArgumentV1 {
+                    offset: a.offset,
+                    pre: a.pre,
+                    post: a.post,
+                    previous: a.previous.into(),
+                })
+                .collect()
+        };
+        Ok(found.unwrap_or_else(no_code)?.map(lower).into())
+    })
+}
+
+extern "C" fn runs_on<E: Export>(code: &CodeV1<'_>) -> Answer<bool> {
+    guard(|| with_code(code, |code| Ok(E::arch().diff().runs_on(code))))
+}
+
+extern "C" fn settled<E: Export>(code: &CodeV1<'_>) -> Answer<RVec<SettledV1>> {
+    guard(|| {
+        let found = with_code(code, |code| E::arch().reloc().settled(code).map_err(failed))?;
+        Ok(found
+            .iter()
+            .map(|s| SettledV1 {
+                offset: s.offset,
+                target: s.target,
+                addend: s.addend,
+                r_type: s.r_type,
+            })
+            .collect())
     })
 }

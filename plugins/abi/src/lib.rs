@@ -38,6 +38,9 @@ pub use abi_stable;
 /// Name of the symbol by which the host finds a plugin's entries.
 pub const SYMBOL: &str = "splice_plugin_v1";
 
+/// Name of the symbol by which it finds those that came later, if the plugin has them.
+pub const SYMBOL_ADDED: &str = "splice_plugin_v1_added";
+
 /// Exports a backend: once in a crate of type `cdylib`, at module level.
 ///
 /// The backend is an expression of type `&'static dyn Arch`, usually a reference to a unit struct.
@@ -78,6 +81,21 @@ macro_rules! export_arch {
                     $crate::abi_stable::library::LibHeader::from_constructor::<
                         $crate::v1::PluginV1Ref,
                     >(load, $crate::abi_stable::library::CheckTypeLayout::Yes)
+                };
+
+            extern "C" fn load_added() -> $crate::abi_stable::library::RootModuleResult {
+                $crate::abi_stable::library::__call_root_module_loader(
+                    $crate::export::added::<Exported>,
+                )
+            }
+
+            #[unsafe(export_name = "splice_plugin_v1_added")]
+            static ADDED: $crate::abi_stable::library::LibHeader =
+                // SAFETY: `load_added` returns an `AddedV1Ref`.
+                unsafe {
+                    $crate::abi_stable::library::LibHeader::from_constructor::<
+                        $crate::v1::AddedV1Ref,
+                    >(load_added, $crate::abi_stable::library::CheckTypeLayout::Yes)
                 };
         };
     };

@@ -323,6 +323,34 @@ pub struct FactsV1 {
     pub is_little_endian: bool,
 }
 
+/// See [`splice_core::arch::FlatImage`].
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy)]
+pub struct FlatImageV1 {
+    pub address: ROption<u64>,
+    pub relative: u32,
+}
+
+/// See [`splice_core::arch::Argument`].
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy)]
+pub struct ArgumentV1 {
+    pub offset: u64,
+    pub pre: u64,
+    pub post: u64,
+    pub previous: ROption<u64>,
+}
+
+/// See [`splice_core::arch::Settled`].
+#[repr(C)]
+#[derive(StableAbi, Debug, Clone, Copy)]
+pub struct SettledV1 {
+    pub offset: u64,
+    pub target: i64,
+    pub addend: i64,
+    pub r_type: u32,
+}
+
 /// The entries of a plugin. Each may be called from any thread, and several at once.
 #[repr(C)]
 #[derive(StableAbi)]
@@ -356,4 +384,30 @@ impl abi_stable::library::RootModule for PluginV1Ref {
     /// The interface's own version; the crate's may move on.
     const VERSION_STRINGS: abi_stable::sabi_types::VersionStrings =
         abi_stable::sabi_types::VersionStrings::new("1.0.0");
+}
+
+/// Entries that came later, behind a symbol of their own ([`crate::SYMBOL_ADDED`]): a plugin that was built
+/// before has not got it, and answers as the traits' defaults do.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = AddedV1Ref)))]
+#[sabi(missing_field(panic))]
+pub struct AddedV1 {
+    /// Boot image; where in it the packed kernel is.
+    pub boot_payload: extern "C" fn(RSlice<'_, u8>) -> Answer<ROption<RangeV1>>,
+    /// Boot image.
+    pub flat_image: extern "C" fn(RSlice<'_, u8>) -> Answer<ROption<FlatImageV1>>,
+    /// Name of a special section, entry.
+    pub replaces_by_nothing: extern "C" fn(RStr<'_>, RSlice<'_, u8>) -> Answer<bool>,
+    pub arguments: extern "C" fn(&CodeV1<'_>, &CodeV1<'_>) -> Answer<ROption<RVec<ArgumentV1>>>,
+    pub runs_on: extern "C" fn(&CodeV1<'_>) -> Answer<bool>,
+    #[sabi(last_prefix_field)]
+    pub settled: extern "C" fn(&CodeV1<'_>) -> Answer<RVec<SettledV1>>,
+}
+
+impl abi_stable::library::RootModule for AddedV1Ref {
+    abi_stable::declare_root_module_statics! {AddedV1Ref}
+    const BASE_NAME: &'static str = "splice_plugin_added";
+    const NAME: &'static str = "splice plugin, version 1, what came later";
+    const VERSION_STRINGS: abi_stable::sabi_types::VersionStrings = PluginV1Ref::VERSION_STRINGS;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Version 1 is frozen: every type's size and every field's offset, on 64-bit machines. If this
-//! fails, the change belongs into a type of the next version beside the old one.
+//! fails, the change belongs into a type of the next version beside the old one, or behind a
+//! symbol of its own, as `AddedV1` is.
 
 use std::mem::{offset_of, size_of};
 
@@ -43,6 +44,10 @@ TemplateV1 80: bytes@0 fields@32 bias@64 range_bits@72
 NeverQuiescentV1 64: name@0 why@32
 FactsV1 336: name@0 kernel_arch@32 source_arch@64 cross_prefixes@96 special_sections@128 relocations@160 template@192 never_quiescent@272 stack_clear@304 stack_set@312 minimum_size@320 absolute64@328 e_machine@332 is_64@334 is_little_endian@335
 PluginV1 88: facts@0 compare@8 match_running@16 disassemble@24 is_padding@32 target_offsets@40 apply@48 recover@56 site@64 recognise@72 busy_range@80
+AddedV1 48: boot_payload@0 flat_image@8 replaces_by_nothing@16 arguments@24 runs_on@32 settled@40
+FlatImageV1 24: address@0 relative@16
+ArgumentV1 40: offset@0 pre@8 post@16 previous@24
+SettledV1 32: offset@0 target@8 addend@16 r_type@24
 Note 60:
 ";
 
@@ -76,6 +81,10 @@ fn version_1_is_frozen() {
             is_little_endian;
         PluginV1: facts compare match_running disassemble is_padding target_offsets apply recover
             site recognise busy_range;
+        AddedV1: boot_payload flat_image replaces_by_nothing arguments runs_on settled;
+        FlatImageV1: address relative;
+        ArgumentV1: offset pre post previous;
+        SettledV1: offset target addend r_type;
         Note:;
     };
     assert_eq!(now, FROZEN, "\n{now}");

@@ -9,18 +9,18 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use abi_stable::std_types::{RResult, RSlice, RSliceMut};
+use abi_stable::std_types::{RResult, RSlice, RSliceMut, RStr};
 use splice_core::arch::{
-    Arch, ArchError, Code, Difference, FunctionDiff, KernelView, Learned, Mismatch, NeverQuiescent,
-    NoRoom, Partial, RelocInfo, RelocationFixup, RuleCount, RunCode, RunMatch, Site, StackSafety,
-    StackWord, Template, TrampolineEncoder, Verdict,
+    Arch, ArchError, Argument, Code, Difference, FlatImage, FunctionDiff, KernelView, Learned,
+    Mismatch, NeverQuiescent, NoRoom, Partial, RelocInfo, RelocationFixup, RuleCount, RunCode,
+    RunMatch, Settled, Site, StackSafety, StackWord, Template, TrampolineEncoder, Verdict,
 };
 use splice_core::unit::SpecialSection;
 use splice_plugin_abi::convert;
 use splice_plugin_abi::v1::{
-    Answer, CodeV1, FAILURE_ENTRY, FAILURE_OUTSIDE, FAILURE_PANIC, FAILURE_RANGE,
-    FAILURE_UNDECODABLE, FAILURE_UNKNOWN_RELOCATION, FailureV1, PluginV1Ref, RangeV1, RunCodeV1,
-    RunMatchV1, VerdictV1,
+    AddedV1Ref, Answer, ArgumentV1, CodeV1, FAILURE_ENTRY, FAILURE_OUTSIDE, FAILURE_PANIC,
+    FAILURE_RANGE, FAILURE_UNDECODABLE, FAILURE_UNKNOWN_RELOCATION, FailureV1, PluginV1Ref,
+    RangeV1, RunCodeV1, RunMatchV1, SettledV1, VerdictV1,
 };
 
 use crate::error::one_line;
@@ -34,14 +34,16 @@ const MOST_RULES: usize = 1024;
 pub(crate) struct Imported {
     facts: Facts,
     entries: PluginV1Ref,
+    /// Those that came later, if it has them.
+    added: Option<AddedV1Ref>,
     /// What the first panic said.
     panic: OnceLock<String>,
     rules: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Imported {
-    pub(crate) fn new(facts: Facts, entries: PluginV1Ref) -> Imported {
-        Imported { facts, entries, panic: OnceLock::new(), rules: Mutex::default() }
+    pub(crate) fn new(facts: Facts, entries: PluginV1Ref, added: Option<AddedV1Ref>) -> Imported {
+        Imported { facts, entries, added, panic: OnceLock::new(), rules: Mutex::default() }
     }
 
     pub(crate) fn relocations(&self) -> &'static [RelocInfo] {
@@ -62,6 +64,11 @@ impl Imported {
             RResult::RErr(failure) => failure,
         };
         Err(self.error(&failure))
+    }
+
+    /// The answer of an entry that older plugins have not, where it cannot fail.
+    fn careful<T>(&self, answer: Option<Answer<T>>) -> Option<T> {
+        self.believe(answer?).ok()
     }
 
     fn panicked(&self, why: &str) -> ArchError {
@@ -177,6 +184,24 @@ impl Arch for Imported {
     fn special_sections(&self) -> &'static [SpecialSection] {
         self.facts.special_sections
     }
+    fn replaces_by_nothing(&self, section: &str, entry: &[u8]) -> bool {
+        let ask = self.added.map(|added| added.replaces_by_nothing());
+        let (section, entry) = (RStr::from_str(section), RSlice::from_slice(entry));
+        self.careful(ask.map(|ask| ask(section, entry))).unwrap_or(false)
+    }
+    fn boot_payload<'i>(&self, image: &'i [u8]) -> Option<&'i [u8]> {
+        let ask = self.added.map(|added| added.boot_payload());
+        let range: Option<RangeV1> =
+            self.careful(ask.map(|ask| ask(RSlice::from_slice(image))))?.into();
+        let range = range?;
+        let start = usize::try_from(range.start).ok()?;
+        image.get(start..start.checked_add(usize::try_from(range.len).ok()?)?)
+    }
+    fn flat_image(&self, image: &[u8]) -> Option<FlatImage> {
+        let ask = self.added.map(|added| added.flat_image());
+        let flat = self.careful(ask.map(|ask| ask(RSlice::from_slice(image))))?.into_option()?;
+        Some(FlatImage { relative: flat.relative, address: flat.address.into() })
+    }
     fn diff(&self) -> &dyn FunctionDiff {
         self
     }
@@ -232,6 +257,31 @@ impl FunctionDiff for Imported {
         }
     }
 
+    fn arguments(
+        &self,
+        pre: &Code<'_>,
+        post: &Code<'_>,
+    ) -> Result<Option<Vec<Argument>>, ArchError> {
+        let Some(ask) = self.added.map(|added| added.arguments()) else { return Ok(None) };
+        let answer = convert::lower(&[pre, post], |codes| match codes {
+            [pre, post] => self.believe(ask(pre, post)),
+            _ => Err(self.nonsense("no code to hand over")),
+        });
+        let found = answer.unwrap_or_else(|| Err(self.nonsense("no code to hand over")))?;
+        let raise = |a: &ArgumentV1| Argument {
+            offset: a.offset,
+            pre: a.pre,
+            post: a.post,
+            previous: a.previous.into(),
+        };
+        Ok(found.into_option().map(|all| all.iter().map(raise).collect()))
+    }
+
+    fn runs_on(&self, code: &Code<'_>) -> bool {
+        let Some(ask) = self.added.map(|added| added.runs_on()) else { return true };
+        self.with_code(code, |code| self.believe(ask(code))).unwrap_or(true)
+    }
+
     fn is_padding(&self, bytes: &[u8]) -> bool {
         self.believe(self.entries.is_padding()(RSlice::from_slice(bytes))).unwrap_or(false)
     }
@@ -251,6 +301,18 @@ impl RelocationFixup for Imported {
         let offsets =
             self.with_code(code, |code| self.believe(self.entries.target_offsets()(code)))?;
         Ok(offsets.into())
+    }
+
+    fn settled(&self, code: &Code<'_>) -> Result<Vec<Settled>, ArchError> {
+        let Some(ask) = self.added.map(|added| added.settled()) else { return Ok(Vec::new()) };
+        let found = self.with_code(code, |code| self.believe(ask(code)))?;
+        let raise = |s: &SettledV1| Settled {
+            offset: s.offset,
+            r_type: s.r_type,
+            target: s.target,
+            addend: s.addend,
+        };
+        Ok(found.iter().map(raise).collect())
     }
 
     fn apply(

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use abi_stable::library::{AbiHeaderRef, LibraryError};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use splice_core::arch::{Arch, ArchError, check};
-use splice_plugin_abi::v1::{FAILURE_PANIC, PluginV1Ref};
+use splice_plugin_abi::v1::{AddedV1Ref, FAILURE_PANIC, PluginV1Ref};
+use splice_plugin_abi::{SYMBOL, SYMBOL_ADDED};
 
 use crate::PluginError;
 use crate::error::one_line;
@@ -28,7 +29,7 @@ pub(crate) fn load_inspected(
     note: &Note,
 ) -> Result<&'static dyn Arch, PluginError> {
     let owned = || path.to_owned();
-    let entries = open(path, real)?;
+    let (entries, added) = open(path, real)?;
     let facts = match entries.facts()().into_result() {
         Ok(facts) => facts,
         Err(failure) if failure.kind == FAILURE_PANIC => {
@@ -40,7 +41,7 @@ pub(crate) fn load_inspected(
     };
     let facts = Facts::new(&facts, note)
         .map_err(|why| PluginError::Nonsense { path: owned(), why: one_line(&why) })?;
-    let imported = Imported::new(facts, entries);
+    let imported = Imported::new(facts, entries, added);
     constant_answers(&imported).map_err(|e| {
         let why = match e {
             ArchError::Nonsense { what, .. } => what,
@@ -62,7 +63,8 @@ fn constant_answers(arch: &Imported) -> Result<(), ArchError> {
     check::never_quiescent(arch, arch.stack().never_quiescent())
 }
 
-fn open(path: &Path, real: &Path) -> Result<PluginV1Ref, PluginError> {
+/// The plugin's entries, and those that came later if it has them.
+fn open(path: &Path, real: &Path) -> Result<(PluginV1Ref, Option<AddedV1Ref>), PluginError> {
     let cannot = |e: libloading::Error| PluginError::Open {
         path: path.to_owned(),
         why: loader_says(real, &e),
@@ -70,22 +72,29 @@ fn open(path: &Path, real: &Path) -> Result<PluginV1Ref, PluginError> {
     // SAFETY: the file is whole, is for this machine, is marked as a plugin and, for root, is
     // root's alone. What its initialisers do is its author's responsibility.
     let library = unsafe { Library::open(Some(real), RTLD_NOW | RTLD_LOCAL) }.map_err(cannot)?;
-    // SAFETY: by the note, the symbol is a header of the interface's; the header itself begins
-    // with a mark and a version that are checked before the rest is looked at.
-    let header: AbiHeaderRef =
-        match unsafe { library.get::<AbiHeaderRef>(splice_plugin_abi::SYMBOL) } {
-            Ok(header) => *header,
-            Err(_) => {
-                return Err(PluginError::Layout {
-                    path: path.to_owned(),
-                    why: format!("it has no symbol {}", splice_plugin_abi::SYMBOL),
-                });
-            }
-        };
+    let header = |symbol: &str| {
+        // SAFETY: by the note, the symbol is a header of the interface's; the header itself begins
+        // with a mark and a version that are checked before the rest is looked at.
+        unsafe { library.get::<AbiHeaderRef>(symbol) }.ok().map(|header| *header)
+    };
+    let (first, added) = (header(SYMBOL), header(SYMBOL_ADDED));
     // Never unloaded: see the crate's documentation.
     std::mem::forget(library);
+    let first = first.ok_or_else(|| PluginError::Layout {
+        path: path.to_owned(),
+        why: format!("it has no symbol {SYMBOL}"),
+    })?;
     let layout = |e: LibraryError| layout(path.to_owned(), &e);
-    header.upgrade().map_err(layout)?.init_root_module::<PluginV1Ref>().map_err(layout)
+    let entries =
+        first.upgrade().map_err(layout)?.init_root_module::<PluginV1Ref>().map_err(layout)?;
+    let added = match added {
+        Some(header) => {
+            let header = header.upgrade().map_err(layout)?;
+            Some(header.init_root_module::<AddedV1Ref>().map_err(layout)?)
+        }
+        None => None,
+    };
+    Ok((entries, added))
 }
 
 /// The dynamic loader's reason without the file's name, which the message has already.

@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use splice_core::arch::{
-    Arch, ArchError, Code, CodeReloc, KernelView, Partial, RunCode, RunMatch, check,
+    Arch, ArchError, Code, CodeReloc, FlatImage, KernelView, Partial, RunCode, RunMatch, check,
 };
 use splice_core::diff::diff_units;
 use splice_core::unit::Unit;
@@ -95,6 +95,9 @@ fn the_good_one_loads() {
     assert_eq!((arch.name(), arch.e_machine()), ("test", 0x7e57));
     assert_eq!(arch.cross_prefixes(), ["test-linux-gnu-"]);
     assert_eq!(arch.diff().disassemble(&[7, 8, 9], 0x10, 2), ["10: 07", "10: 08"]);
+    let flat = FlatImage { relative: 7, address: Some(9) };
+    assert_eq!((arch.flat_image(&[7, 8]), arch.flat_image(&[])), (Some(flat), None));
+    assert_eq!(self::arch("panic-image").flat_image(&[7]), None);
 }
 
 #[test]

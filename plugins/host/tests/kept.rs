@@ -60,6 +60,13 @@ fn a_plugin_of_version_1_still_answers() {
     arch.reloc().apply(2, 0x1000, 0x23, 0, &mut field).unwrap();
     assert_eq!(u64::from_le_bytes(field), 0x1023);
 
+    // What came later, it does not tell.
+    assert_eq!(arch.diff().arguments(&pre, &pre), Ok(None));
+    assert_eq!(arch.reloc().settled(&pre), Ok(Vec::new()));
+    assert!(arch.diff().runs_on(&pre));
+    assert_eq!((arch.boot_payload(&call), arch.flat_image(&call)), (None, None));
+    assert!(!arch.replaces_by_nothing(".altinstructions", &call));
+
     let template = arch.trampoline().template();
     assert_eq!(
         (template.bytes, template.granule, template.range_bits),

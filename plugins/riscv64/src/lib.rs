@@ -21,7 +21,7 @@ mod stack;
 mod trampoline;
 
 use splice_plugin_abi::arch::{
-    Arch, FunctionDiff, RelocationFixup, StackSafety, TrampolineEncoder,
+    Arch, FlatImage, FunctionDiff, RelocationFixup, StackSafety, TrampolineEncoder,
 };
 use splice_plugin_abi::unit::SpecialSection;
 
@@ -46,6 +46,14 @@ impl Arch for Riscv64 {
     }
     fn cross_prefixes(&self) -> &'static [&'static str] {
         &["riscv64-linux-gnu-", "riscv64-unknown-linux-gnu-", "riscv64-linux-"]
+    }
+    /// Documentation/riscv/boot-image-header.rst (6.1): a magic number at 56. Without CONFIG_RELOCATABLE a
+    /// kernel is linked for `KERNEL_LINK_ADDR` (arch/riscv/include/asm/pgtable.h), 2 GiB from the end.
+    fn flat_image(&self, image: &[u8]) -> Option<FlatImage> {
+        const R_RISCV_RELATIVE: u32 = 3;
+        const LINKED_AT: u64 = 0xffff_ffff_8000_0000;
+        (image.get(56..60) == Some(b"RSC\x05"))
+            .then_some(FlatImage { relative: R_RISCV_RELATIVE, address: Some(LINKED_AT) })
     }
     fn special_sections(&self) -> &'static [SpecialSection] {
         special::SECTIONS

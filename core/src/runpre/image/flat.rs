@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! A boot image that is the kernel's memory as it is loaded, from its first byte on, without an ELF header.
 //!
-//! Such a kernel is linked as a position independent program and moves itself at its start: where it
+//! Where such a kernel is linked as a position independent program, it moves itself at its start: where it
 //! has pointers the image holds nothing, and a table tells what is to be there (`Elf64_Rela` with the
-//! processor's relative relocation; arch/arm64/kernel/vmlinux.lds.S, `.rela.dyn`). The pointers tell the
-//! address that the image was linked for, too: none leads before its first byte.
+//! processor's relative relocation; `.rela.dyn`). The pointers tell the address that the image was linked
+//! for, too: none leads before its first byte. Other kernels have no such table, and lie where they were
+//! linked.
+
+use crate::arch::FlatImage;
 
 /// Size of an entry, and where its second and third field are, in bytes.
 const ENTRY: usize = 24;
@@ -15,10 +18,13 @@ const ROW: usize = 1024;
 /// What an image's address is a multiple of: kernels are mapped by such blocks.
 const BLOCK: u64 = 2 << 20;
 
-/// Puts the pointers in; returns the image's address. `relative` is the number of the relocation.
-pub(super) fn place(image: &mut [u8], relative: u32) -> Result<u64, String> {
-    let entries = table(image, relative)
-        .ok_or("it has no table of relative relocations, which tells where it is linked for")?;
+/// Puts the pointers in; returns the image's address.
+pub(super) fn place(image: &mut [u8], flat: FlatImage) -> Result<u64, String> {
+    let Some(entries) = table(image, flat.relative) else {
+        return flat.address.ok_or_else(|| {
+            "it has no table of relative relocations, which tells where it is linked for".into()
+        });
+    };
     let first = entries.iter().map(|(_, to)| *to).min().unwrap_or(0);
     let base = first & !(BLOCK - 1);
     for (place, to) in entries {
@@ -76,10 +82,12 @@ mod tests {
         image
     }
 
+    const FLAT: FlatImage = FlatImage { relative: RELATIVE, address: None };
+
     #[test]
     fn pointers_are_put_in_and_tell_the_address() {
         let mut image = image(2000, BASE + 8 * 1999);
-        assert_eq!(place(&mut image, RELATIVE), Ok(BASE));
+        assert_eq!(place(&mut image, FLAT), Ok(BASE));
         assert_eq!(word(&image, 0), Some(BASE + 0x40));
         assert_eq!(word(&image, 8 * 1999), Some(BASE + 0x40 + 1999));
         assert_eq!(word(&image, 8 * 2000), Some(0));
@@ -88,11 +96,22 @@ mod tests {
     #[test]
     fn a_pointer_elsewhere_and_a_short_table_are_refused() {
         for outside in [BASE - 8, BASE + 0x100_0000, u64::MAX] {
-            let why = place(&mut image(2000, outside), RELATIVE).unwrap_err();
+            let why = place(&mut image(2000, outside), FLAT).unwrap_err();
             assert!(why.contains(&format!("{outside:#x}")), "{why}");
         }
-        assert!(place(&mut image(100, BASE), RELATIVE).is_err());
-        assert!(place(&mut image(2000, BASE), RELATIVE + 1).is_err());
-        assert!(place(&mut [], RELATIVE).is_err());
+        assert!(place(&mut image(100, BASE), FLAT).is_err());
+        assert!(place(&mut image(2000, BASE), FlatImage { relative: 3, ..FLAT }).is_err());
+        assert!(place(&mut [], FLAT).is_err());
+    }
+
+    #[test]
+    fn a_kernel_without_a_table_lies_where_it_is_linked() {
+        let flat = FlatImage { address: Some(0x8000), ..FLAT };
+        let mut short = image(100, BASE);
+        let before = short.clone();
+        assert_eq!(place(&mut short, flat), Ok(0x8000));
+        assert_eq!(short, before);
+        // A table tells better.
+        assert_eq!(place(&mut image(2000, BASE), flat), Ok(BASE));
     }
 }

@@ -154,8 +154,8 @@ struct Image {
 impl Image {
     fn new(arch: &dyn Arch, mut bytes: Vec<u8>) -> Result<Image, ImageError> {
         let not = |why: String| ImageError::NotKernel { arch: arch.name(), why };
-        if let Some(relative) = arch.flat_image(&bytes) {
-            let address = flat::place(&mut bytes, relative).map_err(not)?;
+        if let Some(flat) = arch.flat_image(&bytes) {
+            let address = flat::place(&mut bytes, flat).map_err(not)?;
             let size = bytes.len() as u64;
             let segments = vec![Segment { address, size, offset: 0, executable: true }];
             return Ok(Image { bytes, segments });

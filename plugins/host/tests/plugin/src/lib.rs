@@ -5,9 +5,9 @@
 #![expect(clippy::panic, reason = "panicking is what it is for")]
 
 use splice_plugin_abi::arch::{
-    Arch, ArchError, BitField, Code, Difference, FunctionDiff, KernelView, Learned, Mismatch,
-    NeverQuiescent, NoRoom, Partial, RelocInfo, RelocKind, RelocationFixup, RuleCount, RunCode,
-    RunMatch, Site, StackSafety, StackWord, Template, TrampolineEncoder, Verdict,
+    Arch, ArchError, BitField, Code, Difference, FlatImage, FunctionDiff, KernelView, Learned,
+    Mismatch, NeverQuiescent, NoRoom, Partial, RelocInfo, RelocKind, RelocationFixup, RuleCount,
+    RunCode, RunMatch, Site, StackSafety, StackWord, Template, TrampolineEncoder, Verdict,
 };
 use splice_plugin_abi::unit::{EntrySize, Role, SpecialSection};
 
@@ -67,6 +67,11 @@ impl Arch for TestArch {
         } else {
             &[]
         }
+    }
+    fn flat_image(&self, image: &[u8]) -> Option<FlatImage> {
+        may_panic("panic-image");
+        let relative = image.first().copied().map(u32::from)?;
+        Some(FlatImage { relative, address: Some(9) })
     }
     fn diff(&self) -> &dyn FunctionDiff {
         self
