@@ -537,13 +537,39 @@ static __attribute__((noinline)) int unused(int x) { return x * 5 + 1; }
 int shared(int x) { return used(x) - unused(x + 1); }
 "#;
 
+impl Linked {
+    /// As a kernel without CONFIG_KALLSYMS_ALL lists its symbols.
+    fn list_code_alone(&mut self) {
+        let is_code =
+            |line: &&str| line.split(' ').nth(1).is_some_and(|kind| "tTwW".contains(kind));
+        self.symbols = self.symbols.lines().filter(is_code).map(|l| format!("{l}\n")).collect();
+        self.symbols += &format!("{:016x} D _etext\n", BASE + self.text.len() as u64);
+    }
+}
+
+#[test]
+fn an_object_that_nothing_names_is_found_by_its_section() {
+    let mut linked = link();
+    linked.list_code_alone();
+    let needed = |name: &str| NeededSymbol {
+        link: format!("splice_sym_0_{name}"),
+        name: name.into(),
+        place: Place::Global,
+    };
+    // `counter` lies in the same section, and `first` tells where.
+    let manifest = linked.manifest(&["first"], vec![needed("lone_data")]);
+    let report = linked.check(&manifest, linked.text.clone()).unwrap();
+    assert_eq!(report.targets[0].symbols["splice_sym_0_lone_data"], linked.only("lone_data"));
+    // A weak definition says nothing of the one that stands in the kernel; this one lost.
+    let manifest = linked.manifest(&["first"], vec![needed("overridden")]);
+    let report = linked.check(&manifest, linked.text.clone()).unwrap();
+    assert_eq!(report.targets[0].symbols["splice_sym_0_overridden"], linked.only("overridden"));
+}
+
 #[test]
 fn a_function_is_not_taken_for_an_object_of_its_name() {
     let mut linked = link_units("first", NAMED, NAMES);
-    // As a kernel without CONFIG_KALLSYMS_ALL lists them.
-    let is_code = |line: &&str| line.split(' ').nth(1).is_some_and(|kind| "tTwW".contains(kind));
-    linked.symbols = linked.symbols.lines().filter(is_code).map(|l| format!("{l}\n")).collect();
-    linked.symbols += &format!("{:016x} D _etext\n", BASE + linked.text.len() as u64);
+    linked.list_code_alone();
     let object = |name: &str| {
         let data = |address: &u64| *address >= BASE + 0x10_0000;
         linked.addresses[name].iter().copied().find(data).unwrap()

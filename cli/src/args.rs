@@ -264,7 +264,7 @@ pub(crate) struct VerifyArgs {
 /// A kernel to look at: the running one, or one that was kept.
 #[derive(Debug, Args)]
 pub(crate) struct KernelArgs {
-    /// Not the running kernel but an image file that need not be booted: vmlinuz (bzImage) or vmlinux,
+    /// Not the running kernel but an image file that need not be booted: vmlinuz (bzImage, arm64 Image) or vmlinux,
     /// packed in any way that a kernel's build offers. Symbols and release are those in the
     /// image.
     #[arg(long, value_name = "IMAGE", group = "kept")]

@@ -253,7 +253,10 @@ pub(super) fn resolve(
     match needed.place {
         Place::Global => match globals.known.get(&needed.name) {
             Some(taught) => Ok(taught.value),
-            None => unique_global(&needed.name, &target.name, snapshot),
+            None => match defined(&needed.name, pre, units) {
+                Some(value) => Ok(value),
+                None => unique_global(&needed.name, &target.name, snapshot),
+            },
         },
         Place::Local { unit, symbol } => {
             let matched = units.get(unit as usize).ok_or_else(|| no_symbol(needed))?;
@@ -268,6 +271,19 @@ pub(super) fn resolve(
             unique_local(needed, &target.name, snapshot)
         }
     }
+}
+
+/// A global name that no matched code mentions, but that is defined in a section whose address is known.
+/// A weak definition may not be the one that stands in the kernel.
+fn defined(name: &str, pre: &[Unit], units: &[UnitMatch]) -> Option<u64> {
+    pre.iter().zip(units).find_map(|(unit, matched)| {
+        let index = unit.symbols.iter().position(|symbol| {
+            symbol.name == name
+                && symbol.binding == STB_GLOBAL.0
+                && matches!(symbol.place, SymbolPlace::Section(_))
+        })?;
+        matched.local(u32::try_from(index).ok()?)
+    })
 }
 
 fn names_code(unit: &Unit, symbol: u32) -> bool {
