@@ -11,6 +11,7 @@ use splice_core::plan;
 use splice_core::unit::{SymbolPlace, Unit};
 
 use super::paths;
+use super::refuse::refuse;
 use crate::exit::Failure;
 use crate::kernel::{Compiled, Patched};
 
@@ -23,8 +24,10 @@ pub(super) struct Touched {
     pub(super) is_new: bool,
     /// How it is compiled.
     pub(super) command: String,
-    /// The object before.
+    /// The object before, as it is in the kernel.
     pub(super) bytes: Vec<u8>,
+    /// What it holds, if it is another one than what was compared.
+    pub(super) built: Option<Unit>,
 }
 
 /// Compares the units: those that differ, and what stands against it.
@@ -68,7 +71,7 @@ pub(super) fn compare(
             objections.extend(never_left(arch, &pre, &diff));
         }
         let Compiled { command, pre: bytes, is_new, .. } = unit;
-        let unit = Touched { pre, post, diff, is_new, command, bytes };
+        let unit = Touched { pre, post, diff, is_new, command, bytes, built: None };
         if has_effect { &mut touched } else { &mut others }.push(unit);
     }
     objections.extend(same.into_iter().map(|(objection, units)| in_units(objection, &units)));
@@ -100,6 +103,26 @@ fn needed(touched: &mut Vec<Touched>, mut others: Vec<Touched>) {
 }
 
 impl Touched {
+    /// Takes what is in the kernel for the object before; what was compared is told by it.
+    pub(super) fn take_built(&mut self, arch: &dyn Arch, bytes: Vec<u8>) -> Result<(), Failure> {
+        let built = Unit::read(arch, &self.pre.name, &bytes).map_err(Failure::from_error)?;
+        (self.built, self.bytes) = (Some(built), bytes);
+        Ok(())
+    }
+
+    /// The index that a symbol of the object that was compared has in the one that is in the kernel.
+    pub(super) fn in_kernel(&self, symbol: u32) -> Result<u32, Failure> {
+        let Some(built) = &self.built else { return Ok(symbol) };
+        self.pre.counterpart(symbol, built).ok_or_else(|| {
+            let name = self.pre.symbols.get(symbol as usize).map_or("", |s| s.name.as_str());
+            refuse(&[Objection::new(
+                format!("{name} in {}", self.pre.name),
+                "the unit is compiled otherwise in the kernel, and it is not clear there what this is",
+                "write the fix so that the new code does not need it",
+            )])
+        })
+    }
+
     /// What was local in it and is global now.
     pub(super) fn raised(&self) -> Vec<(String, u32)> {
         raised_globals(&self.pre, &self.post, &self.diff)

@@ -100,7 +100,7 @@ pub(crate) fn run(
         output.note(&format!("the patched code is suspicious: {warning}"));
     }
     note("comparing");
-    let (touched, mut objections) = compare::compare(arch, compiled, &patched)?;
+    let (mut touched, mut objections) = compare::compare(arch, compiled, &patched)?;
     let warn = &mut |text: &str| output.note(text);
     objections.extend(exports::objections(&tree, overlay.path(), &touched, warn)?);
     drop((overlay, below));
@@ -110,6 +110,16 @@ pub(crate) fn run(
         return Err(Failure::new(Exit::Unchanged, text));
     }
     phases.end("diff");
+    if tree.facts.anchors {
+        let before = lay(&base)?;
+        for unit in touched.iter_mut().filter(|unit| !unit.is_new) {
+            note(&format!("compiling {} as it is in the kernel", unit.pre.name));
+            if let Some(bytes) = kernel::as_built(&tree, &before, &unit.pre.name, &unit.command)? {
+                unit.take_built(arch, bytes)?;
+            }
+        }
+        phases.end("as built");
+    }
     let exported = tree.exported()?;
     let mut by_target: BTreeMap<Owner, Vec<&Touched>> = BTreeMap::new();
     for unit in &touched {

@@ -37,15 +37,30 @@ pub(super) struct Part {
 }
 
 /// Where the running kernel has what was local in one of these units and is global now.
-fn raised(units: &[&Touched]) -> BTreeMap<String, Place> {
+fn raised(units: &[&Touched]) -> Result<BTreeMap<String, Place>, Failure> {
     let mut all = BTreeMap::new();
     for (index, unit) in units.iter().enumerate() {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         for (name, symbol) in unit.raised() {
-            all.insert(name, Place::Local { unit: index, symbol });
+            all.insert(name, Place::Local { unit: index, symbol: unit.in_kernel(symbol)? });
         }
     }
-    all
+    Ok(all)
+}
+
+/// Names what was extracted by the object that is in the kernel.
+fn by_kernel(unit: &Touched, extraction: &mut Extraction) -> Result<(), Failure> {
+    let own = |symbol: &mut u32| unit.in_kernel(*symbol).map(|index| *symbol = index);
+    for function in &mut extraction.functions {
+        function.pre_symbol.iter_mut().chain(&mut function.pre_parts).try_for_each(own)?;
+    }
+    extraction.objects.iter_mut().map(|object| &mut object.pre_symbol).try_for_each(own)?;
+    for symbol in &mut extraction.symbols {
+        if let Place::Local { symbol, .. } = &mut symbol.place {
+            own(symbol)?;
+        }
+    }
+    Ok(())
 }
 
 /// Extracts a target's new code.
@@ -68,7 +83,7 @@ pub(super) fn part(
         units.iter().flat_map(|unit| new_globals(&unit.post, &unit.diff)).collect()
     };
     let (here, elsewhere) = (added(globals.here), added(globals.elsewhere));
-    let raised = raised(globals.here);
+    let raised = raised(globals.here)?;
     let hidden: BTreeSet<String> =
         globals.elsewhere.iter().flat_map(|unit| unit.raised()).map(|(name, _)| name).collect();
     let mut part = Part {
@@ -98,15 +113,16 @@ pub(super) fn part(
             },
             new_globals: &|symbol| here.contains(symbol),
         };
-        let Extraction { object, functions, objects, hooks, shadows, mut symbols } =
-            extract(arch, &input, numbering).map_err(|error| match error {
-                ExtractError::Reference { unit, piece, what, why } => refuse(&[Objection::new(
-                    format!("{piece} in {unit}"),
-                    format!("it refers to {what}, which cannot travel: {why}"),
-                    "write the fix so that the new code does not need it",
-                )]),
-                error => Failure::from_error(error),
-            })?;
+        let mut extraction = extract(arch, &input, numbering).map_err(|error| match error {
+            ExtractError::Reference { unit, piece, what, why } => refuse(&[Objection::new(
+                format!("{piece} in {unit}"),
+                format!("it refers to {what}, which cannot travel: {why}"),
+                "write the fix so that the new code does not need it",
+            )]),
+            error => Failure::from_error(error),
+        })?;
+        by_kernel(unit, &mut extraction)?;
+        let Extraction { object, functions, objects, hooks, shadows, mut symbols } = extraction;
         if let Some(symbol) = symbols.iter().find(|symbol| elsewhere.contains(&symbol.name)) {
             return Err(refuse(&[Objection::new(
                 &unit.pre.name,

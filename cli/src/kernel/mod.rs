@@ -19,7 +19,7 @@ mod sources;
 mod tree;
 mod versions;
 
-pub(crate) use compile::{Compiled, after, before, object_of, put_on};
+pub(crate) use compile::{Compiled, after, as_built, before, object_of, put_on};
 pub(crate) use constants::{changed as changed_constants, outputs as constant_outputs};
 pub use debian::{Kernel, apt, kernels};
 pub(crate) use image::{Units, compile_all as compile_image, compiled as compiled_image};

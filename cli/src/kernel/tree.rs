@@ -19,7 +19,7 @@ use crate::exit::{Exit, Failure};
 
 const FACTS: &str = "tree.json";
 /// Version of the layout of a prepared kernel; another one is made anew.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 /// Variables that would change what make does, or which compiler runs how.
 const UNWANTED: &[&str] = &[
     "MAKEFLAGS",
@@ -70,6 +70,8 @@ pub(crate) struct Facts {
     cross: String,
     /// What stands before the name of the compiler for 32-bit processes' code, where there is one.
     compat: String,
+    /// Whether the compiler has section anchors.
+    pub(crate) anchors: bool,
     /// What the kernel's own build was told of itself, which some units print: words for make.
     told: Vec<String>,
 }
@@ -258,6 +260,16 @@ fn says(cc: &str) -> Option<String> {
     let output = Command::new(cc).arg("--version").env("LC_ALL", "C").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().next().filter(|_| output.status.success()).map(str::to_owned)
+}
+
+/// Whether a compiler, optimising as the kernel does, finds objects by their distance from others of their
+/// section (`-fsection-anchors`).
+fn has_anchors(cc: &str) -> bool {
+    let output =
+        Command::new(cc).args(["-O2", "-Q", "--help=optimizers"]).env("LC_ALL", "C").output();
+    let text =
+        output.map_or_else(|_| String::new(), |o| String::from_utf8_lossy(&o.stdout).into_owned());
+    text.lines().any(|line| line.contains("-fsection-anchors") && line.contains("[enabled]"))
 }
 
 /// Which compiler it is, whatever name it was called by.
@@ -496,6 +508,7 @@ impl Ready {
             Some(_) => compat_compiler()?.to_owned(),
             None => String::new(),
         };
+        let anchors = has_anchors(&cc);
         let tree = Tree {
             root: root.to_owned(),
             facts: Facts {
@@ -508,6 +521,7 @@ impl Ready {
                 cc,
                 cross,
                 compat,
+                anchors,
                 told: parts.told.clone(),
             },
             kernel_arch: arch.kernel_arch(),

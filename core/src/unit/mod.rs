@@ -5,6 +5,7 @@
 //! string, a special entry), and every relocation target is resolved to a place in a span or to
 //! an undefined symbol. Nothing here compares or decides.
 
+mod counterpart;
 mod payload;
 mod read;
 mod sections;

@@ -204,6 +204,12 @@ fn aarch64(suite: &mut Suite, fixture: &Fixture) {
         let lab = Lab::of(kernel(&stock.release.replace("amd64", "arm64"))?)?;
         lab.prepare()?;
         image::symbols(&lab)?;
+        // A unit whose code finds its objects by their distance from one another.
+        let (file, answer) = lab.create(FIX, &fixture.fix.patch(&lab.cache)?)?;
+        answer.success()?;
+        let [file, image] =
+            [&file, &lab.image.kernel].map(|path| path.to_string_lossy().into_owned());
+        lab.splice(&["check", &file, "--kernel", &image])?.success()?;
         line::seen_from_user_space(&lab)
     });
 }
