@@ -53,8 +53,7 @@ bool splice_owns(const struct splice_update *update, const void *addr)
 	struct splice_member *member;
 
 	list_for_each_entry(member, &update->members, node)
-		if (within_module_core((unsigned long)addr,
-				       member->owner))
+		if (within_module_core((unsigned long)addr, member->owner))
 			return true;
 	return false;
 }

@@ -264,9 +264,9 @@ pub(crate) struct VerifyArgs {
 /// A kernel to look at: the running one, or one that was kept.
 #[derive(Debug, Args)]
 pub(crate) struct KernelArgs {
-    /// Not the running kernel but an image file that need not be booted: vmlinuz (bzImage, arm64 Image) or vmlinux,
-    /// packed in any way that a kernel's build offers. Symbols and release are those in the
-    /// image.
+    /// Not the running kernel but an image file that need not be booted: vmlinuz (bzImage, arm64
+    /// Image) or vmlinux, packed in any way that a kernel's build offers. Symbols and release are
+    /// those in the image.
     #[arg(long, value_name = "IMAGE", group = "kept")]
     pub(crate) kernel: Option<PathBuf>,
     /// Not the running kernel but a dump of its memory: an ELF core, or raw bytes with the address

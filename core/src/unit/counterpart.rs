@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! One unit, compiled in two ways: which symbols name the same thing.
 
-use object::elf::STT_SECTION;
+use object::elf::{STT_OBJECT, STT_SECTION};
 
 use super::{Symbol, SymbolPlace, Unit};
 
@@ -23,7 +23,9 @@ impl Unit {
         }
         let mut found = other.symbols.iter().enumerate().filter(|(_, symbol)| same(symbol));
         match (found.next(), found.next()) {
-            (Some((index, symbol)), None) if symbol.size == named.size || !self.is_data(named) => {
+            (Some((index, symbol)), None)
+                if symbol.size == named.size || named.kind != STT_OBJECT.0 =>
+            {
                 u32::try_from(index).ok()
             }
             _ => None,
@@ -38,9 +40,5 @@ impl Unit {
             (Some(span), None) if span.offset == 0 => self.symbols.get(span.symbol? as usize),
             _ => None,
         }
-    }
-
-    fn is_data(&self, symbol: &Symbol) -> bool {
-        symbol.kind == object::elf::STT_OBJECT.0
     }
 }

@@ -117,6 +117,19 @@ fn with_code<R>(
     convert::raise(&[code], |codes| codes.first().map(f)).flatten().unwrap_or_else(no_code)
 }
 
+/// The same for two pieces.
+fn with_codes<R>(
+    pre: &CodeV1<'_>,
+    post: &CodeV1<'_>,
+    f: impl FnOnce(&Code<'_>, &Code<'_>) -> Result<R, FailureV1>,
+) -> Result<R, FailureV1> {
+    let answer = convert::raise(&[pre, post], |codes| match codes {
+        [pre, post] => Some(f(pre, post)),
+        _ => None,
+    });
+    answer.flatten().unwrap_or_else(no_code)
+}
+
 fn no_code<R>() -> Result<R, FailureV1> {
     Err(convert::failure(FAILURE_OTHER, "no code was handed over"))
 }
@@ -238,11 +251,9 @@ fn packed(sizes: &[u64]) -> u64 {
 
 extern "C" fn compare<E: Export>(pre: &CodeV1<'_>, post: &CodeV1<'_>) -> Answer<VerdictV1> {
     guard(|| {
-        let verdict = convert::raise(&[pre, post], |codes| match codes {
-            [pre, post] => E::arch().diff().compare(pre, post).map_err(failed),
-            _ => no_code(),
-        });
-        Ok(match verdict.unwrap_or_else(no_code)? {
+        let verdict =
+            with_codes(pre, post, |pre, post| E::arch().diff().compare(pre, post).map_err(failed))?;
+        Ok(match verdict {
             Verdict::Same => VerdictV1::Same,
             Verdict::Changed(d) => VerdictV1::Changed(DifferenceV1 {
                 pre_offset: d.pre_offset,
@@ -430,10 +441,9 @@ extern "C" fn arguments<E: Export>(
     post: &CodeV1<'_>,
 ) -> Answer<ROption<RVec<ArgumentV1>>> {
     guard(|| {
-        let found = convert::raise(&[pre, post], |codes| match codes {
-            [pre, post] => E::arch().diff().arguments(pre, post).map_err(failed),
-            _ => no_code(),
-        });
+        let found = with_codes(pre, post, |pre, post| {
+            E::arch().diff().arguments(pre, post).map_err(failed)
+        })?;
         let lower = |all: Vec<Argument>| {
             all.iter()
                 .map(|a| ArgumentV1 {
@@ -444,7 +454,7 @@ extern "C" fn arguments<E: Export>(
                 })
                 .collect()
         };
-        Ok(found.unwrap_or_else(no_code)?.map(lower).into())
+        Ok(found.map(lower).into())
     })
 }
 

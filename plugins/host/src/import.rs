@@ -113,6 +113,19 @@ impl Imported {
             .unwrap_or_else(|| Err(self.nonsense("no code to hand over")))
     }
 
+    fn with_codes<R>(
+        &self,
+        pre: &Code<'_>,
+        post: &Code<'_>,
+        f: impl FnOnce(&CodeV1<'_>, &CodeV1<'_>) -> Result<R, ArchError>,
+    ) -> Result<R, ArchError> {
+        let answer = convert::lower(&[pre, post], |codes| match codes {
+            [pre, post] => Some(f(pre, post)),
+            _ => None,
+        });
+        answer.flatten().unwrap_or_else(|| Err(self.nonsense("no code to hand over")))
+    }
+
     fn rule(&self, name: &str) -> Result<&'static str, ArchError> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = rules.get(name) {
@@ -191,9 +204,7 @@ impl Arch for Imported {
     }
     fn boot_payload<'i>(&self, image: &'i [u8]) -> Option<&'i [u8]> {
         let ask = self.added.map(|added| added.boot_payload());
-        let range: Option<RangeV1> =
-            self.careful(ask.map(|ask| ask(RSlice::from_slice(image))))?.into();
-        let range = range?;
+        let range = self.careful(ask.map(|ask| ask(RSlice::from_slice(image))))?.into_option()?;
         let start = usize::try_from(range.start).ok()?;
         image.get(start..start.checked_add(usize::try_from(range.len).ok()?)?)
     }
@@ -218,11 +229,8 @@ impl Arch for Imported {
 
 impl FunctionDiff for Imported {
     fn compare(&self, pre: &Code<'_>, post: &Code<'_>) -> Result<Verdict, ArchError> {
-        let answer = convert::lower(&[pre, post], |codes| match codes {
-            [pre, post] => self.believe(self.entries.compare()(pre, post)),
-            _ => Err(self.nonsense("no code to hand over")),
-        });
-        Ok(match answer.unwrap_or_else(|| Err(self.nonsense("no code to hand over")))? {
+        let compare = self.entries.compare();
+        Ok(match self.with_codes(pre, post, |pre, post| self.believe(compare(pre, post)))? {
             VerdictV1::Same => Verdict::Same,
             VerdictV1::Changed(d) => Verdict::Changed(Difference {
                 pre_offset: d.pre_offset,
@@ -263,11 +271,7 @@ impl FunctionDiff for Imported {
         post: &Code<'_>,
     ) -> Result<Option<Vec<Argument>>, ArchError> {
         let Some(ask) = self.added.map(|added| added.arguments()) else { return Ok(None) };
-        let answer = convert::lower(&[pre, post], |codes| match codes {
-            [pre, post] => self.believe(ask(pre, post)),
-            _ => Err(self.nonsense("no code to hand over")),
-        });
-        let found = answer.unwrap_or_else(|| Err(self.nonsense("no code to hand over")))?;
+        let found = self.with_codes(pre, post, |pre, post| self.believe(ask(pre, post)))?;
         let raise = |a: &ArgumentV1| Argument {
             offset: a.offset,
             pre: a.pre,

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use object::elf;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 
+use crate::modinfo;
 use crate::processor::Processor;
 
 /// Where every dynamic loader looks without being told; its own processor's places are
@@ -260,17 +261,9 @@ impl ModuleDirectory {
     }
 }
 
-/// The `depends=` line of a module's information section.
+/// The modules that a module depends on.
 fn dependencies(module: &[u8]) -> Result<Vec<String>> {
-    use object::{Object, ObjectSection};
-    let file = object::File::parse(module)?;
-    let section = file.section_by_name(".modinfo").context("a module without .modinfo")?;
-    let data = section.data()?;
-    let list = data
-        .split(|&byte| byte == 0)
-        .find_map(|field| field.strip_prefix(b"depends="))
-        .unwrap_or_default();
-    let list = std::str::from_utf8(list)?;
+    let list = modinfo::line(module, "depends")?.unwrap_or_default();
     Ok(list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 

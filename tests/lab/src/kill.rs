@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::fixes;
+use crate::random::Random;
 use crate::session::{Contents, Guest, Lab, NOBODY, update};
 
 const FIX: &str = "attach-filter";
@@ -83,16 +84,4 @@ fn as_said(guest: &mut Guest) -> Result<bool> {
     let (allowed, said) = guest.probe("tcp-attach-filter", NOBODY)?;
     ensure!(allowed != is_applied, "applied: {is_applied}, but the probe says {said}");
     Ok(is_applied)
-}
-
-/// Marsaglia's xorshift64: the same moments in each run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end.max(1)
-    }
 }

@@ -3,8 +3,8 @@
 //!
 //! The file is a boot image of the architecture, or an ELF file (`vmlinux`), packed or not. Its
 //! memory is what its program headers say, or all of it where it has none, at the addresses it was
-//! linked for; its symbols are those it
-//! carries for itself; its release is that of its banner. Nothing in it is trusted.
+//! linked for; its symbols are those it carries for itself; its release is that of its banner. Nothing
+//! in it is trusted.
 
 mod embedded;
 mod flat;

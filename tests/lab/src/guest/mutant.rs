@@ -16,6 +16,8 @@ use rustix::system::init_module;
 
 use super::kernel;
 use super::trace::{Stop, Traced};
+use crate::modinfo;
+use crate::random::Random;
 
 /// Which of the modules that the command loads is meant: the first one is the core.
 const WHICH: usize = 1;
@@ -68,7 +70,7 @@ fn captured(command: &[&str]) -> Result<Vec<u8>> {
 
 fn damage(module: &[u8], rounds: u32, seed: u64) -> Result<String> {
     let places = Places::of(module)?;
-    let name = module_name(module)?;
+    let name = modinfo::line(module, "name")?.context("a module without a name")?;
     let mut random = Random(seed);
     let mut taken = 0;
     let mut refused: BTreeMap<String, u32> = BTreeMap::new();
@@ -170,39 +172,9 @@ impl Places {
             0 => old.wrapping_add(random.below(64)),
             1 => old.wrapping_sub(random.below(4096)),
             2 => 0,
-            _ => random.next(),
+            _ => random.bits(),
         };
         field.copy_from_slice(&new.to_le_bytes());
         Ok(())
-    }
-}
-
-/// The `name=` line of a module's information section.
-fn module_name(module: &[u8]) -> Result<String> {
-    use object::{Object, ObjectSection};
-    let file = object::File::parse(module)?;
-    let section = file.section_by_name(".modinfo").context("a module without .modinfo")?;
-    let name =
-        section.data()?.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"name="));
-    Ok(String::from_utf8(name.context("a module without a name")?.to_vec())?)
-}
-
-/// A generator of random numbers (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    fn one_of<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
-        all.get(usize::try_from(self.below(all.len() as u64)).ok()?)
     }
 }
