@@ -103,9 +103,19 @@ fn needed(touched: &mut Vec<Touched>, mut others: Vec<Touched>) {
 }
 
 impl Touched {
-    /// Takes what is in the kernel for the object before; what was compared is told by it.
+    /// Takes what is in the kernel for the object before; what was compared is told by it. Both must be
+    /// of the same functions: one that was inlined in the kernel alone would stay there.
     pub(super) fn take_built(&mut self, arch: &dyn Arch, bytes: Vec<u8>) -> Result<(), Failure> {
         let built = Unit::read(arch, &self.pre.name, &bytes).map_err(Failure::from_error)?;
+        let (own, there) = (functions(&self.pre), functions(&built));
+        if let Some(name) = own.symmetric_difference(&there).next() {
+            return Err(refuse(&[Objection::new(
+                format!("{name} in {}", self.pre.name),
+                "with a section for each object the compiler makes other functions of the unit than in \
+                 the kernel",
+                "report it: the compiler's options have to be chosen otherwise",
+            )]));
+        }
         (self.built, self.bytes) = (Some(built), bytes);
         Ok(())
     }
@@ -127,6 +137,11 @@ impl Touched {
     pub(super) fn raised(&self) -> Vec<(String, u32)> {
         raised_globals(&self.pre, &self.post, &self.diff)
     }
+}
+
+/// The names of a unit's functions, and of their parts.
+fn functions(unit: &Unit) -> BTreeSet<&str> {
+    unit.functions().filter_map(|id| Some(unit.spans.get(id)?.name.as_str())).collect()
 }
 
 /// Functions of a new unit that only the start of the kernel or of a module would run, or the end of
