@@ -54,6 +54,9 @@ enum What {
     },
     /// One update on and off many times, under load.
     Soak {
+        /// Kernel release; by default the one that most tests run on.
+        #[arg(long)]
+        release: Option<String>,
         /// How many times.
         #[arg(long, default_value_t = 200)]
         cycles: usize,
@@ -80,7 +83,11 @@ enum What {
         times: u32,
     },
     /// How long a switch stops the machine, by processors and threads, against an empty stop.
-    Pause,
+    Pause {
+        /// Kernel release; by default the one that most tests run on.
+        #[arg(long)]
+        release: Option<String>,
+    },
     /// Every end-to-end test, or those whose name contains a word.
     Test {
         /// The word.
@@ -178,8 +185,10 @@ fn run(what: What) -> Result<bool> {
         What::Cost { release } => cost::run(release.as_deref()).map(|()| true),
         What::Faults => faults::run().map(|()| true),
         What::Kill { times } => kill::run(times).map(|()| true),
-        What::Soak { cycles, cpus, unrest } => soak::run(cycles, cpus, unrest).map(|()| true),
-        What::Pause => pause::run().map(|()| true),
+        What::Soak { release, cycles, cpus, unrest } => {
+            soak::run(release.as_deref(), cycles, cpus, unrest).map(|()| true)
+        }
+        What::Pause { release } => pause::run(release.as_deref()).map(|()| true),
         What::Test { filter } => suite::run(filter),
         What::Checkpatch { directory } => checkpatch::run(&directory),
         What::Kernels => {

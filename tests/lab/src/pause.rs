@@ -19,10 +19,10 @@ const TIMES: usize = 11;
 /// The module that makes an empty stop.
 const MODULE: &str = "lab_pause";
 
-/// Prints the table.
-pub fn run() -> Result<()> {
+/// Prints the table, for the kernel of that release or the usual one.
+pub fn run(release: Option<&str>) -> Result<()> {
     let fix = fixes::find(FIX)?;
-    let lab = Lab::open(&fix.base, &fix.target)?;
+    let lab = Lab::for_fix(release, &fix)?;
     let place = lab.build_modules("pause", &[])?;
     let module =
         std::fs::read(place.join(format!("{MODULE}.ko"))).context("make left no module")?;

@@ -12,8 +12,9 @@ use splice_cli::kernel::Kernel;
 
 use crate::build::Programs;
 use crate::checked;
+use crate::fixes::Fix;
 use crate::initramfs::{Initramfs, ModuleDirectory};
-use crate::packages::{Cache, Image, pair};
+use crate::packages::{Cache, Image, kernel, pair};
 use crate::processor::Processor;
 use crate::protocol::{Command, Outcome, Request};
 use crate::vm::{Machine, Options};
@@ -126,6 +127,14 @@ impl Lab {
     pub fn open(base: &str, target: &str) -> Result<Self> {
         let stock = Self::of(pair(base, target)?.0)?;
         if checked::is_wanted() { checked::lab(stock) } else { Ok(stock) }
+    }
+
+    /// The kernel of that release, or else the one that the fix is for.
+    pub fn for_fix(release: Option<&str>, fix: &Fix) -> Result<Self> {
+        match release {
+            Some(release) => Self::of(kernel(release)?),
+            None => Self::open(&fix.base, &fix.target),
+        }
     }
 
     /// Builds the programs and fetches this kernel.

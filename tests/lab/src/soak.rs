@@ -38,10 +38,10 @@ struct Switches {
     most: u64,
 }
 
-/// Runs so many cycles on so many processors.
-pub fn run(cycles: usize, cpus: u32, unrest: bool) -> Result<()> {
+/// Runs so many cycles on so many processors, on the kernel of that release or the usual one.
+pub fn run(release: Option<&str>, cycles: usize, cpus: u32, unrest: bool) -> Result<()> {
     let fix = fixes::find(FIX)?;
-    let lab = Lab::open(&fix.base, &fix.target)?;
+    let lab = Lab::for_fix(release, &fix)?;
     lab.prepare()?;
     let (file, created) = lab.create(FIX, &fix.patch(&lab.cache)?)?;
     created.success()?;

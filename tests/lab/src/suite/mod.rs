@@ -215,7 +215,7 @@ fn aarch64(suite: &mut Suite, fixture: &Fixture) {
 }
 
 fn soaked(suite: &mut Suite, _: &Fixture) {
-    suite.test("soak", || soak::run(100, 2, false));
+    suite.test("soak", || soak::run(None, 100, 2, false));
 }
 
 /// Runs the end-to-end tests whose names contain the filter; true if all passed.
