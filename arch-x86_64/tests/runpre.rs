@@ -179,38 +179,70 @@ fn learns_what_the_linker_chose() {
     assert_eq!(target.proven(), 4);
 }
 
+/// Two modules of the same code, of which an update that needs these symbols in each patches `first`.
+struct Modules {
+    linked: [Linked; 2],
+    snapshot: Snapshot,
+    manifest: Manifest,
+}
+
+impl Modules {
+    fn new(needed: [NeededSymbol; 2]) -> Self {
+        const APART: u64 = 0x20_0000;
+        let (one, two) = (link_at(BASE, ONE, TWO), link_at(BASE + APART, ONE, TWO));
+        let listed = |linked: &Linked, module: &str| -> String {
+            linked.symbols.lines().map(|line| format!("{line}\t[{module}]\n")).collect()
+        };
+        let symbols = format!("{}{}", listed(&one, "one"), listed(&two, "two"));
+        let mut memory = one.text.clone();
+        memory.resize(APART as usize, 0);
+        memory.extend(&two.text);
+        let symbols = Kallsyms::parse(symbols).unwrap();
+        let snapshot = Snapshot::new(None, symbols, Box::new(RawDump::new(BASE, memory)));
+        let [first, second] = needed;
+        let mut manifest = one.manifest(&["first"], vec![first]);
+        manifest.targets.extend(two.manifest(&["first"], vec![second]).targets);
+        for (target, name) in manifest.targets.iter_mut().zip(["one", "two"]) {
+            target.name = name.to_owned();
+        }
+        Self { linked: [one, two], snapshot, manifest }
+    }
+
+    fn check(&self) -> Result<Report, Refusal> {
+        let pre = self.linked.each_ref().map(|linked| vec![linked.pre.clone()]);
+        check(self.linked[0].arch, &self.manifest, &pre, &self.snapshot)
+    }
+}
+
+fn needed(name: &str, place: Place) -> NeededSymbol {
+    NeededSymbol { link: format!("splice_sym_0_{name}"), name: name.into(), place }
+}
+
 /// Each module has its own `init_module`, `__this_module` and whatever else it shares with nobody.
 #[test]
 fn a_global_name_may_mean_another_thing_in_each_module() {
-    const APART: u64 = 0x20_0000;
-    let (one, two) = (link_at(BASE, ONE, TWO), link_at(BASE + APART, ONE, TWO));
-    let listed = |linked: &Linked, module: &str| -> String {
-        linked.symbols.lines().map(|line| format!("{line}\t[{module}]\n")).collect()
-    };
-    let symbols = format!("{}{}", listed(&one, "one"), listed(&two, "two"));
-    let mut memory = one.text.clone();
-    memory.resize(APART as usize, 0);
-    memory.extend(&two.text);
-    let symbols = Kallsyms::parse(symbols).unwrap();
-    let snapshot = Snapshot::new(None, symbols, Box::new(RawDump::new(BASE, memory)));
-
-    let wanted = |linked: &Linked| {
-        let shared = NeededSymbol {
-            link: "splice_sym_0_shared".into(),
-            name: "shared".into(),
-            place: Place::Global,
-        };
-        linked.manifest(&["first"], vec![shared])
-    };
-    let mut manifest = wanted(&one);
-    manifest.targets.extend(wanted(&two).targets);
-    for (target, name) in manifest.targets.iter_mut().zip(["one", "two"]) {
-        target.name = name.to_owned();
-    }
-    let pre = [vec![one.pre.clone()], vec![two.pre.clone()]];
-    let report = check(one.arch, &manifest, &pre, &snapshot).unwrap();
-    for (target, linked) in report.targets.iter().zip([&one, &two]) {
+    let modules = Modules::new([needed("shared", Place::Global), needed("shared", Place::Global)]);
+    let report = modules.check().unwrap();
+    for (target, linked) in report.targets.iter().zip(&modules.linked) {
         assert_eq!(target.symbols["splice_sym_0_shared"], linked.only("shared"));
+    }
+}
+
+#[test]
+fn what_another_target_defines_is_found_there() {
+    let symbol = link().symbol("counter");
+    let elsewhere = |target: &str, unit, symbol| {
+        let place = Place::Elsewhere { target: target.into(), unit, symbol };
+        Modules::new([needed("shared", Place::Global), needed("counter", place)])
+    };
+    let modules = elsewhere("one", 0, symbol);
+    let report = modules.check().unwrap();
+    let [one, two] = &modules.linked;
+    assert_ne!(one.only("counter"), two.only("counter"));
+    assert_eq!(report.targets[1].symbols["splice_sym_0_counter"], one.only("counter"));
+    for (target, unit, symbol) in [("three", 0, symbol), ("one", 1, symbol), ("one", 0, u32::MAX)] {
+        let refusal = elsewhere(target, unit, symbol).check();
+        assert!(matches!(refusal, Err(Refusal::NoSymbol { name, .. }) if name == "counter"));
     }
 }
 

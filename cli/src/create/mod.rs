@@ -24,7 +24,7 @@ use splice_core::plan;
 use splice_core::update::{CoreModule, FORMAT, Manifest, Update, is_id};
 
 use compare::Touched;
-use part::{Globals, part};
+use part::{Elsewhere, Globals, part};
 
 use crate::args::CreateArgs;
 use crate::exit::{Exit, Failure};
@@ -137,8 +137,13 @@ pub(crate) fn run(
     let mut parts = Vec::new();
     let mut numbering = Numbering::default();
     for (number, (owner, units)) in by_target.iter().enumerate() {
-        let elsewhere: Vec<&Touched> =
-            all.iter().filter(|(o, _)| *o != owner).flat_map(|(_, units)| units).copied().collect();
+        let elsewhere =
+            all.iter().filter(|(other, _)| *other != owner).flat_map(|(other, units)| {
+                let target = by_target.contains_key(other).then(|| part::name(other));
+                let units = units.iter().enumerate();
+                units.map(move |(index, unit)| Elsewhere { target, index, unit })
+            });
+        let elsewhere: Vec<Elsewhere<'_>> = elsewhere.collect();
         let all = Globals { exported: &exported, here: units, elsewhere: &elsewhere };
         let part = part(arch, owner, number, &id, &all, &mut numbering)?;
         if args.modules.is_some() {

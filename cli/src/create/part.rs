@@ -22,7 +22,24 @@ pub(super) struct Globals<'a> {
     /// The target's touched units.
     pub(super) here: &'a [&'a Touched],
     /// Those of other targets.
-    pub(super) elsewhere: &'a [&'a Touched],
+    pub(super) elsewhere: &'a [Elsewhere<'a>],
+}
+
+/// A unit of another target.
+pub(super) struct Elsewhere<'a> {
+    /// That target's name, if it has a part in the update.
+    pub(super) target: Option<&'a str>,
+    /// Where the unit is among that target's.
+    pub(super) index: usize,
+    pub(super) unit: &'a Touched,
+}
+
+/// What a target is called.
+pub(super) fn name(owner: &Owner) -> &str {
+    match owner {
+        Owner::Vmlinux => splice_core::runpre::VMLINUX,
+        Owner::Module(name) => name,
+    }
 }
 
 /// A target's share of the update.
@@ -43,6 +60,26 @@ fn raised(units: &[&Touched]) -> Result<BTreeMap<String, Place>, Failure> {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         for (name, symbol) in unit.raised() {
             all.insert(name, Place::Local { unit: index, symbol: unit.in_kernel(symbol)? });
+        }
+    }
+    Ok(all)
+}
+
+/// The same for units of other targets; no place where it cannot be told.
+fn raised_elsewhere(units: &[Elsewhere<'_>]) -> Result<BTreeMap<String, Option<Place>>, Failure> {
+    let mut all = BTreeMap::new();
+    for Elsewhere { target, index, unit } in units {
+        let index = u32::try_from(*index).unwrap_or(u32::MAX);
+        for (name, symbol) in unit.raised() {
+            let place = match target {
+                Some(target) => Some(Place::Elsewhere {
+                    target: (*target).to_owned(),
+                    unit: index,
+                    symbol: unit.in_kernel(symbol)?,
+                }),
+                None => None,
+            };
+            all.entry(name).and_modify(|other| *other = None).or_insert(place);
         }
     }
     Ok(all)
@@ -72,20 +109,16 @@ pub(super) fn part(
     globals: &Globals<'_>,
     numbering: &mut Numbering,
 ) -> Result<Part, Failure> {
-    let name = match owner {
-        Owner::Vmlinux => splice_core::runpre::VMLINUX,
-        Owner::Module(name) => name,
-    };
+    let name = name(owner);
     let plain = id.replace('-', "_");
     let module_name =
         if number == 0 { format!("splice_{plain}") } else { format!("splice_{plain}_{number}") };
-    let added = |units: &[&Touched]| -> BTreeSet<String> {
-        units.iter().flat_map(|unit| new_globals(&unit.post, &unit.diff)).collect()
-    };
-    let (here, elsewhere) = (added(globals.here), added(globals.elsewhere));
+    let added = |unit: &Touched| new_globals(&unit.post, &unit.diff);
+    let here: BTreeSet<String> = globals.here.iter().flat_map(|unit| added(unit)).collect();
+    let elsewhere: BTreeSet<String> =
+        globals.elsewhere.iter().flat_map(|other| added(other.unit)).collect();
     let raised = raised(globals.here)?;
-    let hidden: BTreeSet<String> =
-        globals.elsewhere.iter().flat_map(|unit| unit.raised()).map(|(name, _)| name).collect();
+    let raised_elsewhere = raised_elsewhere(globals.elsewhere)?;
     let mut part = Part {
         target: Target {
             name: name.to_owned(),
@@ -135,19 +168,20 @@ pub(super) fn part(
             )]));
         }
         for symbol in symbols.iter_mut().filter(|symbol| symbol.place == Place::Global) {
-            if hidden.contains(&symbol.name) {
-                return Err(refuse(&[Objection::new(
-                    &unit.pre.name,
-                    format!(
-                        "its new code refers to {}, which is static in the running kernel, in a unit of \
-                         another target",
-                        symbol.name
-                    ),
-                    "write the fix so that the new code does not need it",
-                )]));
-            }
-            if let Some(place) = raised.get(&symbol.name) {
-                symbol.place = place.clone();
+            match (raised.get(&symbol.name), raised_elsewhere.get(&symbol.name)) {
+                (Some(place), _) | (None, Some(Some(place))) => symbol.place = place.clone(),
+                (None, Some(None)) => {
+                    return Err(refuse(&[Objection::new(
+                        &unit.pre.name,
+                        format!(
+                            "its new code refers to {}, which is static in the running kernel, in a unit \
+                             of another target that has no part in the update, or in several",
+                            symbol.name
+                        ),
+                        "write the fix so that the new code does not need it",
+                    )]));
+                }
+                (None, None) => {}
             }
         }
         let pre = format!("pre/{name}/{}", unit.pre.name);

@@ -242,15 +242,17 @@ impl Hint {
     }
 }
 
-/// The address of a symbol that new code needs.
+/// The address of a symbol that new code needs. `elsewhere` tells what was learned of a target's unit's
+/// symbol.
 pub(super) fn resolve(
     needed: &NeededSymbol,
     target: &Target,
     (pre, units): (&[Unit], &[UnitMatch]),
     globals: &Globals,
+    elsewhere: &dyn Fn(&str, u32, u32) -> Option<u64>,
     snapshot: &Snapshot,
 ) -> Result<u64, Refusal> {
-    match needed.place {
+    match &needed.place {
         Place::Global => match globals.known.get(&needed.name) {
             Some(taught) => Ok(taught.value),
             None => match defined(&needed.name, pre, units) {
@@ -258,7 +260,10 @@ pub(super) fn resolve(
                 None => unique_global(&needed.name, &target.name, snapshot),
             },
         },
-        Place::Local { unit, symbol } => {
+        Place::Elsewhere { target, unit, symbol } => {
+            elsewhere(target, *unit, *symbol).ok_or_else(|| no_symbol(needed))
+        }
+        &Place::Local { unit, symbol } => {
             let matched = units.get(unit as usize).ok_or_else(|| no_symbol(needed))?;
             if let Some(value) = matched.local(symbol) {
                 return Ok(value);

@@ -106,14 +106,25 @@ pub fn check(
         let objects = object::prove(arch, target, units, &mut of_target, &mut globals, snapshot)?;
         matched.push((of_target, globals, objects));
     }
-    let mut targets = Vec::new();
-    for ((target, pre), (units, globals, objects)) in manifest.targets.iter().zip(pre).zip(matched)
-    {
+    let elsewhere = |name: &str, unit: u32, symbol: u32| {
+        let at = manifest.targets.iter().position(|target| target.name == name)?;
+        let (units, ..) = matched.get(at)?;
+        units.get(unit as usize)?.local(symbol)
+    };
+    let mut addresses = Vec::new();
+    for ((target, pre), (units, globals, _)) in manifest.targets.iter().zip(pre).zip(&matched) {
         let mut symbols = BTreeMap::new();
         for needed in &target.symbols {
-            let value = learn::resolve(needed, target, (pre, &units), &globals, snapshot)?;
+            let of_target = (pre.as_slice(), units.as_slice());
+            let value = learn::resolve(needed, target, of_target, globals, &elsewhere, snapshot)?;
             symbols.insert(needed.link.clone(), value);
         }
+        addresses.push(symbols);
+    }
+    let mut targets = Vec::new();
+    for ((target, (units, _, objects)), symbols) in
+        manifest.targets.iter().zip(matched).zip(addresses)
+    {
         targets.push(report::target(target, units, objects, symbols));
     }
     Ok(Report { release: manifest.release.clone(), targets })

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the update format that this engine writes and the only one that it reads.
-pub const FORMAT: u32 = 4;
+pub const FORMAT: u32 = 5;
 
 /// The manifest, `manifest.json` in the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -228,6 +228,15 @@ pub enum Place {
         /// Index into [`Target::units`].
         unit: u32,
         /// Index in that pre object's symbol table (a section symbol's too).
+        symbol: u32,
+    },
+    /// Defined in a pre object of another target, where the patch lets others see it.
+    Elsewhere {
+        /// That target's name.
+        target: String,
+        /// Index into its units.
+        unit: u32,
+        /// Index in that pre object's symbol table.
         symbol: u32,
     },
 }
