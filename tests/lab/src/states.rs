@@ -58,7 +58,14 @@ const BOOTS: &[Boot] = &[
                 optional: true,
                 ..state("preemption switched", &[("/sys/kernel/debug/sched/preempt", "full")])
             },
-            state("events on", &[("/sys/kernel/tracing/events/enable", "1")]),
+            // Nothing is recorded, which does not change the text, and would take most of the time.
+            state(
+                "events on",
+                &[
+                    ("/sys/kernel/tracing/tracing_on", "0"),
+                    ("/sys/kernel/tracing/events/enable", "1"),
+                ],
+            ),
             state(
                 "one function traced",
                 &[
