@@ -82,7 +82,11 @@ fn create(
     match answer.exit {
         0 => record.end(Outcome::Created, ""),
         3 => record.end(Outcome::Unchanged, &answer.stderr),
-        4 => record.end(Outcome::Refused, &answer.stderr),
+        4 => {
+            let objections = search(&answer.json, "details").and_then(Value::as_array);
+            record.at_start = objections.is_some_and(|all| all.iter().all(is_of_start));
+            record.end(Outcome::Refused, &answer.stderr);
+        }
         _ => record.end(Outcome::Failed, &format!("create: {}", answer.stderr)),
     }
     if answer.exit != 0 {
@@ -112,6 +116,12 @@ fn create(
         }
     }
     Ok(())
+}
+
+/// Whether an objection is to a change of code that only the start of the kernel or a module runs.
+fn is_of_start(objection: &Value) -> bool {
+    let why = objection.get("why").and_then(Value::as_str);
+    why.is_some_and(|why| why.starts_with("it runs only while the kernel or the module starts"))
 }
 
 /// Whether a function's new code comes from one that was inlined into it.

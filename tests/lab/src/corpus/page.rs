@@ -122,16 +122,17 @@ fn totals(out: &mut String, rows: &[Row], together: Option<&Together>) {
     let count = |outcome| rows.iter().filter(|row| row.record.outcome == outcome).count();
     let [applied, refused, failed] =
         [Outcome::Applied, Outcome::Refused, Outcome::Failed].map(count);
-    let present = applied + refused + failed;
-    let has_aid = |row: &&Row| row.record.aided.is_some();
-    let aided = rows.iter().filter(|row| row.record.outcome == Outcome::Applied).filter(has_aid);
-    let lines: usize = aided.clone().filter_map(|row| row.record.aided).sum();
-    let aided = aided.count();
-    let unaided = applied - aided;
+    let is_aided =
+        |row: &&Row| row.record.outcome == Outcome::Applied && row.record.aided.is_some();
+    let at_start: Vec<&Row> = rows.iter().filter(|row| row.record.at_start).collect();
+    let aided: Vec<&Row> = rows.iter().filter(is_aided).collect();
+    let present = applied + refused + failed - at_start.len();
+    let unaided = applied - aided.len();
+    let lines: usize = aided.iter().filter_map(|row| row.record.aided).sum();
     let _ = writeln!(out, "| Result | Fixes |\n|---|---|");
     for (what, number) in [
         ("applied and taken back, unaided", unaided),
-        ("applied and taken back, with an author's code", aided),
+        ("applied and taken back, with an author's code", aided.len()),
         ("refused, with a reason", refused),
         ("failed", failed),
         (
@@ -146,8 +147,13 @@ fn totals(out: &mut String, rows: &[Row], together: Option<&Together>) {
     let share = unaided as f64 * 100.0 / present.max(1) as f64;
     let _ = writeln!(
         out,
-        "\nOf the {present} fixes of code that this kernel has and the machine can load, {unaided} were applied \
-         unaided: {share:.1} %. Another {aided} needed\n{lines} lines of an author's code."
+        "\nOf the {present} fixes of code that the running kernel has and the machine can load, {unaided} were applied \
+         unaided: {share:.1} %.\n{} more change nothing but code that the kernel or a module frees once it has \
+         started, so that there is nothing to replace.\n{} of all, {} of those among them, were applied with \
+         {lines} lines of an author's code.",
+        at_start.len(),
+        aided.len(),
+        at_start.iter().copied().filter(is_aided).count(),
     );
     if let Some(together) = together {
         let _ = writeln!(

@@ -60,6 +60,9 @@ pub(super) struct Record {
     /// Lines of an author's code, if it needed that.
     #[serde(default)]
     pub(super) aided: Option<usize>,
+    /// Whether it changes nothing but code that the kernel frees once it has started.
+    #[serde(default)]
+    pub(super) at_start: bool,
     /// Lines that the patch adds.
     pub(super) added: usize,
     /// Lines that it removes.
