@@ -124,9 +124,19 @@ impl<'a> Kbuild<'a> {
 
     /// Whether the build gets into a directory; else why not.
     pub(crate) fn entered(&mut self, directory: &str) -> Result<Result<(), String>> {
-        // The top-level makefiles, the architecture's too, enter by rules of their own.
-        let depth = directory.split('/').count();
-        if depth <= 1 || (directory.starts_with("arch/") && depth <= 3) {
+        // The top-level makefile enters by rules of its own, and so does the architecture's.
+        let parts: Vec<&str> = directory.split('/').collect();
+        let is_entered = match parts.as_slice() {
+            [] | [_] | ["arch", _] => true,
+            ["arch", arch, _] => {
+                let makefile = self.tree.source().join("arch").join(arch).join("Makefile");
+                let text = std::fs::read_to_string(&makefile)
+                    .with_context(|| format!("cannot read {}", makefile.display()))?;
+                names(&text, &self.tree.config()?, &format!("{directory}/"))
+            }
+            _ => false,
+        };
+        if is_entered {
             return Ok(Ok(()));
         }
         for (above, rest) in splits(directory) {
@@ -162,6 +172,21 @@ impl<'a> Kbuild<'a> {
     }
 }
 
+/// Whether an architecture's makefile names a directory for this configuration: `libs-y += DIRECTORY`,
+/// `drivers-$(CONFIG_PCI) += DIRECTORY`.
+fn names(makefile: &str, config: &str, directory: &str) -> bool {
+    let is_set = |option: &str| {
+        config.lines().filter_map(|line| line.strip_prefix(option)).any(|rest| rest == "=y")
+    };
+    makefile.replace("\\\n", " ").lines().any(|line| {
+        let Some((list, entries)) = line.split_once('=') else { return false };
+        let condition = list.trim_end_matches(['+', ':', ' ', '\t']).rsplit('-').next();
+        let option = condition.and_then(|c| c.strip_prefix("$(")?.strip_suffix(')'));
+        let holds = condition == Some("y") || option.is_some_and(is_set);
+        holds && entries.split_whitespace().any(|entry| entry == directory)
+    })
+}
+
 /// Every way to split a path into a directory and the rest, the longest directory first.
 fn splits(path: &str) -> Vec<(&str, &str)> {
     let mut all: Vec<_> = path
@@ -175,6 +200,15 @@ fn splits(path: &str) -> Vec<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_architectures_makefile_names_directories() {
+        let makefile = "# drivers-y\nlibs-y  += arch/z/lib/\ncore-y := \\\n\tarch/z/core/ $(core-y)\n\
+                        drivers-$(CONFIG_PCI)\t+= arch/z/pci/\ndrivers-$(CONFIG_FB) += arch/z/video/\n";
+        let names = |name: &str| names(makefile, "CONFIG_PCI=y\nCONFIG_FBX=y\n", name);
+        assert!(["arch/z/lib/", "arch/z/core/", "arch/z/pci/"].into_iter().all(names));
+        assert!(!["arch/z/video/", "arch/z/um/", "arch/z/", "$(core-y)x"].into_iter().any(names));
+    }
 
     #[test]
     fn paths_are_split_at_each_directory() {
