@@ -22,15 +22,15 @@ use crate::exit::{Exit, Failure};
 /// More than a unit's object takes, with its debug sections.
 const MAX_OBJECT: u64 = 1 << 30;
 
-/// Gives each object a section.
-const SPLIT_DATA: &str = " -fdata-sections";
+/// Gives each function and object a section.
+const SPLIT: &str = "-ffunction-sections -fdata-sections";
 
 /// What is added to the flags of a kernel with that configuration: a section for each function and
 /// object, so that each can be compared and moved by itself; and debug information, all of it in the
 /// object and as it is, which does not change the code.
 pub(super) fn flags(config: &str) -> Vec<String> {
     let set = |name: &str| config.lines().any(|line| line.strip_prefix(name) == Some("=y"));
-    let mut flags = format!("KCFLAGS=-ffunction-sections{SPLIT_DATA}");
+    let mut flags = format!("KCFLAGS={SPLIT}");
     for (needed, flag) in [
         (!set("CONFIG_DEBUG_INFO"), " -g"),
         (set("CONFIG_DEBUG_INFO_SPLIT"), " -gno-split-dwarf"),
@@ -235,15 +235,15 @@ pub(crate) fn after(
 }
 
 /// A unit as it is in the kernel, if that is another one. With section anchors a compiler finds objects by
-/// their distance from others of their section, so that a section for each changes the code. The overlay
-/// has the source before the patch.
+/// their distance from others of their section, so that a section for each changes the code; and a function
+/// that begins elsewhere has other nops before its loops. The overlay has the source before the patch.
 pub(crate) fn as_built(
     tree: &Tree,
     overlay: &Overlay,
     object: &str,
     command: &str,
 ) -> Result<Option<Vec<u8>>, Failure> {
-    let own = command.replace(SPLIT_DATA, "");
+    let own = command.replace(SPLIT, "");
     if own == command {
         return Ok(None);
     }

@@ -204,8 +204,12 @@ fn aarch64(suite: &mut Suite, fixture: &Fixture) {
         let lab = Lab::of(kernel(&stock.release.replace("amd64", "arm64"))?)?;
         lab.prepare()?;
         image::symbols(&lab)?;
-        // A unit whose code finds its objects by their distance from one another.
-        let (file, answer) = lab.create(FIX, &fixture.fix.patch(&lab.cache)?)?;
+        // A unit whose code finds its objects by their distance from one another, and one with nops
+        // before loops, as many as its functions' places make of them.
+        let length = ("iphlen > length", "iphlen > length || iphlen < 4");
+        let raw = fixes::edit(&lab.cache, &fixture.fix.base, "net/ipv4/raw.c", &[length])?;
+        let patch = [fixture.fix.patch(&lab.cache)?, raw].concat();
+        let (file, answer) = lab.create(FIX, &patch)?;
         answer.success()?;
         let [file, image] =
             [&file, &lab.image.kernel].map(|path| path.to_string_lossy().into_owned());
