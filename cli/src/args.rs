@@ -167,7 +167,7 @@ pub(crate) struct CreateArgs {
     /// whose layout changed. enum:NAME: an enumeration whose values changed. data:NAME: leave out a change of an object.
     #[arg(long, value_name = "[KIND:]NAME")]
     pub(crate) accept: Vec<Accept>,
-    /// Build even if a header reaches more than 200 units.
+    /// Build even if more than 200 units use what changes in a header.
     #[arg(long)]
     pub(crate) wide: bool,
     /// Write each module that the patches change to that directory too, as a whole, so that the

@@ -13,7 +13,7 @@ mod reach;
 mod refuse;
 mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -29,7 +29,7 @@ use part::{Elsewhere, Globals, part};
 use crate::args::CreateArgs;
 use crate::exit::{Exit, Failure};
 use crate::inspect::PATCHES;
-use crate::kernel::{self, Built, Overlay, Owner, Patched, Tree, cache};
+use crate::kernel::{self, Built, Overlay, Owner, Patched, Sides, Tree, cache};
 use crate::link;
 use crate::output::Output;
 use crate::prepare::jobs;
@@ -65,17 +65,26 @@ pub(crate) fn run(
     let subject = texts.first().and_then(|text| kernel::subject(text)).unwrap_or_default();
     let description = description(args, subject)?;
     let wish = reach::Wish { wide: args.wide, accepted: &args.accept };
-    let units = reach::units(&tree, &patched, &wish, &mut |text| output.note(text), &mut note)?;
+    let reached = reach::units(&tree, &patched, &wish, &mut |text| output.note(text), &mut note)?;
     phases.end("patch");
 
-    let changed: Vec<&str> = whole.paths().collect();
-    let constants = kernel::constant_outputs(&tree);
-    let lay = |patched: &Patched| lay(&tree, &builds, patched, &units, &constants);
-    // What is refused anyway is so before anything is compiled.
-    constant(&tree, &lay(&whole)?, &changed)?;
-    phases.end("overlay");
-
     let jobs = jobs(args.jobs);
+    // Of a file that the patches take back to what it was, the base has another text.
+    let changed: BTreeSet<&str> = whole.paths().chain(base.paths()).collect();
+    let changed: Vec<&str> = changed.into_iter().collect();
+    let constants = kernel::constant_outputs(&tree);
+    let units = {
+        let lay = |patched: &Patched| lay(&tree, &builds, patched, reached.all(), &constants);
+        let after = lay(&whole)?;
+        // What is refused anyway is so before anything is compiled.
+        constant(&tree, &after, &changed)?;
+        phases.end("overlay");
+        let before = if args.base.is_empty() { None } else { Some(lay(&base)?) };
+        let sides = Sides { before: before.as_ref(), after: &after };
+        reached.narrowed(&tree, &sides, jobs, &wish, &mut note)?
+    };
+    phases.end("preprocess");
+    let lay = |patched: &Patched| lay(&tree, &builds, patched, units.values(), &constants);
     kernel::before(&tree, &units, jobs, &mut note)?;
     phases.end("pre");
     // Anew: the build has made headers that the units include.
@@ -100,6 +109,7 @@ pub(crate) fn run(
         output.note(&format!("the patched code is suspicious: {warning}"));
     }
     note("comparing");
+    let number = compiled.len();
     let (mut touched, mut objections) = compare::compare(arch, compiled, &patched)?;
     let warn = &mut |text: &str| output.note(text);
     objections.extend(exports::objections(&tree, overlay.path(), &touched, warn)?);
@@ -211,19 +221,20 @@ pub(crate) fn run(
         output.note("the patches change no module, so no fixed module is written");
     }
     let files = report::Files { update: file, size: bytes.len() as u64, modules };
-    report::report(output, &update, touched.len(), files, phases);
+    let units = report::Units { compiled: number, differ: touched.len() };
+    report::report(output, &update, units, files, phases);
     Ok(())
 }
 
 /// A tree with these patches and the header for their authors, in which the units can be compiled.
-fn lay(
+fn lay<'a>(
     tree: &Tree,
     builds: &Path,
     patched: &Patched,
-    units: &BTreeMap<String, Built>,
-    constants: &[String],
+    units: impl Iterator<Item = &'a Built>,
+    constants: &'a [String],
 ) -> anyhow::Result<Overlay> {
-    let goals = units.values().map(|built| built.goal.as_str());
+    let goals = units.map(|built| built.goal.as_str());
     let outputs = goals.chain(constants.iter().map(String::as_str));
     let (header, text) = link::PATCH_HEADER;
     let files = patched.files().chain([(header, text.to_owned())]);

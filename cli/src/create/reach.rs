@@ -8,9 +8,9 @@ use splice_core::diff::{Accept, AcceptKind, Objection};
 use super::paths::{self, Meaning};
 use super::refuse::{refuse, unless_accepted};
 use crate::exit::{Exit, Failure};
-use crate::kernel::{self, Added, Built, Kbuild, Listed, Owner, Patched, Tree};
+use crate::kernel::{self, Added, Built, Kbuild, Listed, Owner, Patched, Sides, Tree};
 
-/// A header that reaches more units needs to be asked for.
+/// A header that so many units use needs to be asked for.
 const WIDE: usize = 200;
 
 /// What the user said about it.
@@ -22,13 +22,63 @@ pub(super) struct Wish<'a> {
 }
 
 /// The objects that the patches reach and that are built.
+#[derive(Default)]
+pub(super) struct Reached {
+    /// Whose own source they change.
+    own: BTreeMap<String, Built>,
+    /// Those that include a changed header, and may use nothing of what changes.
+    including: BTreeMap<String, Built>,
+    /// Those headers.
+    headers: String,
+}
+
+impl Reached {
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Built> {
+        self.own.values().chain(self.including.values())
+    }
+
+    /// Those that have to be compiled; refuses a header that very many units use.
+    pub(super) fn narrowed(
+        self,
+        tree: &Tree,
+        sides: &Sides<'_>,
+        jobs: usize,
+        wish: &Wish<'_>,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<BTreeMap<String, Built>, Failure> {
+        let Self { mut own, mut including, headers } = self;
+        let most = if wish.wide { usize::MAX } else { WIDE };
+        let users = kernel::noticing(tree, &including, sides, (jobs, most), note)?;
+        if users.len() > most {
+            return Err(refuse(&[Objection::new(
+                headers,
+                format!(
+                    "more than {most} of the {} units of this kernel that include it use what changes",
+                    including.len()
+                ),
+                "say --wide to build them all, which takes a few seconds for each, once; or change \
+                 the functions that use it, and leave the header as it is",
+            )]));
+        }
+        including.retain(|object, _| users.contains(object));
+        own.extend(including);
+        if own.is_empty() {
+            let text = "the patches change nothing that a running kernel would notice";
+            return Err(Failure::new(Exit::Unchanged, text));
+        }
+        Ok(own)
+    }
+}
+
+/// Finds them.
 pub(super) fn units(
     tree: &Tree,
     patched: &Patched,
     wish: &Wish<'_>,
     warn: &mut dyn FnMut(&str),
     note: &mut dyn FnMut(&str),
-) -> Result<BTreeMap<String, Built>, Failure> {
+) -> Result<Reached, Failure> {
     let mut kbuild = Kbuild::new(tree);
     let Touched { code, mut headers, added } = sort(tree, &mut kbuild, patched, wish, warn)?;
     let mut units = added;
@@ -50,21 +100,15 @@ pub(super) fn units(
             Err(why) => absent.push((path, why)),
         }
     }
+    let mut including = BTreeMap::new();
     if !headers.is_empty() {
         note("looking for what includes the changed headers");
-        let reached = including(tree, &mut kbuild, &headers)?;
-        if reached.len() > WIDE && !wish.wide {
-            return Err(refuse(&[Objection::new(
-                headers.join(", "),
-                format!("{} units of this kernel include it", reached.len()),
-                "say --wide to build them all, which takes a few seconds for each, once; or change \
-                 the functions that use it, and leave the header as it is",
-            )]));
-        }
-        note(&format!("{} units include the changed headers", reached.len()));
-        units.extend(reached);
+        including = self::including(tree, &mut kbuild, &headers)?;
+        including.retain(|object, _| !units.contains_key(object));
+        note(&format!("{} units include the changed headers", including.len()));
     }
-    if units.is_empty() && !absent.is_empty() {
+    let is_empty = units.is_empty() && including.is_empty();
+    if is_empty && !absent.is_empty() {
         let objections: Vec<Objection> = absent
             .iter()
             .map(|(path, why)| {
@@ -80,10 +124,10 @@ pub(super) fn units(
     for (path, why) in absent {
         warn(&format!("{path} is left out: it is not part of this kernel: {why}"));
     }
-    if units.is_empty() {
+    if is_empty {
         return Err(Failure::new(Exit::Unchanged, "the patches change no code of this kernel"));
     }
-    Ok(units)
+    Ok(Reached { own: units, including, headers: headers.join(", ") })
 }
 
 /// The files that have to do with code.

@@ -18,6 +18,9 @@ struct Created {
     size: u64,
     release: String,
     targets: Vec<String>,
+    /// Units that were compiled to see whether they differ.
+    compiled: usize,
+    /// Those that do.
     units: usize,
     functions: Functions,
     /// Data objects that are replaced where they stand.
@@ -46,7 +49,13 @@ pub(super) struct Files {
     pub(super) modules: Vec<PathBuf>,
 }
 
-pub(super) fn report(output: &Output, update: &Update, units: usize, files: Files, phases: Phases) {
+/// Numbers of units.
+pub(super) struct Units {
+    pub(super) compiled: usize,
+    pub(super) differ: usize,
+}
+
+pub(super) fn report(output: &Output, update: &Update, units: Units, files: Files, phases: Phases) {
     let manifest = &update.manifest;
     let of = |change: Change| {
         let all = manifest.targets.iter().flat_map(|target| &target.functions);
@@ -58,7 +67,8 @@ pub(super) fn report(output: &Output, update: &Update, units: usize, files: File
         size: files.size,
         release: manifest.release.clone(),
         targets: manifest.targets.iter().map(|target| target.name.clone()).collect(),
-        units,
+        compiled: units.compiled,
+        units: units.differ,
         functions: Functions { changed: of(Change::Changed), new: of(Change::New) },
         objects: manifest.targets.iter().flat_map(|target| target.objects.clone()).collect(),
         hooks: manifest.targets.iter().flat_map(|target| target.hooks.clone()).collect(),

@@ -131,6 +131,23 @@ fn is_reached_twice(arch: &str, object: &str) -> bool {
         .is_some_and(|directory| NAMED.contains(&directory))
 }
 
+/// Units in chunks of that size, with the number of jobs for each.
+pub(super) fn turns<'a>(
+    tree: &Tree,
+    units: &[(&'a String, &'a Built)],
+    size: usize,
+    jobs: usize,
+) -> Vec<(Vec<(&'a String, &'a Built)>, usize)> {
+    let arch = tree.source_arch();
+    let (alone, others): (Vec<_>, Vec<_>) =
+        units.iter().copied().partition(|(object, _)| is_reached_twice(arch, object));
+    let with = |units: Vec<(&'a String, &'a Built)>, jobs| {
+        let chunks = units.chunks(size).map(|chunk| (chunk.to_vec(), jobs));
+        chunks.collect::<Vec<_>>()
+    };
+    [with(others, jobs), with(alone, 1)].concat()
+}
+
 /// Compiles the units before the patch that are not in the cache. What a killed run has compiled
 /// stays, chunk by chunk.
 pub(crate) fn before(
@@ -144,13 +161,9 @@ pub(crate) fn before(
         .iter()
         .filter(|(object, built)| !built.is_new && kept(&cache, object).is_none())
         .collect();
-    let arch = tree.source_arch();
-    let (alone, others): (Vec<_>, Vec<_>) =
-        missing.iter().copied().partition(|(object, _)| is_reached_twice(arch, object));
     let pace = Pace::new(missing.len());
     let mut done = 0;
-    let chunks = others.chunks(CHUNK).map(|chunk| (chunk, jobs));
-    for (chunk, jobs) in chunks.chain(alone.chunks(CHUNK).map(|chunk| (chunk, 1))) {
+    for (chunk, jobs) in turns(tree, &missing, CHUNK, jobs) {
         note(&pace.says("before the patch", done));
         let _lock = tree.lock(note)?;
         // Another splice may have been here meanwhile.
@@ -385,10 +398,15 @@ fn keep(tree: &Tree, units: &Path, object: &str) -> Result<()> {
     cache::write_whole(&sidecar(units, object), &serde_json::to_vec_pretty(&made)?)
 }
 
-/// How kbuild made an object, and from which files.
-fn recorded(tree: &Path, object: &str) -> Result<(String, Vec<String>)> {
-    let (directory, name) = object.rsplit_once('/').unwrap_or(("", object));
-    let record = tree.join(directory).join(format!(".{name}.cmd"));
+/// Where kbuild records how it made a file.
+pub(super) fn record(tree: &Path, product: &str) -> PathBuf {
+    let (directory, name) = product.rsplit_once('/').unwrap_or(("", product));
+    tree.join(directory).join(format!(".{name}.cmd"))
+}
+
+/// How kbuild made a file, and from which ones.
+pub(super) fn recorded(tree: &Path, product: &str) -> Result<(String, Vec<String>)> {
+    let record = record(tree, product);
     let text = std::fs::read_to_string(&record)
         .with_context(|| format!("the build left no {}", record.display()))?;
     let command = command(&text)
@@ -455,7 +473,7 @@ pub(super) fn plain(command: &str) -> String {
 }
 
 /// Runs a unit's command; what it said.
-fn one(overlay: &Overlay, command: &str) -> Result<String, Failure> {
+pub(super) fn one(overlay: &Overlay, command: &str) -> Result<String, Failure> {
     let output = Command::new("sh")
         .arg("-c")
         .arg(plain(command))

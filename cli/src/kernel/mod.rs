@@ -14,8 +14,10 @@ mod module;
 mod overlay;
 pub mod packages;
 mod patch;
+mod preprocess;
 mod reach;
 mod sources;
+mod text;
 mod tree;
 mod versions;
 
@@ -28,6 +30,7 @@ pub(crate) use lists::{Added, Listed, changes};
 pub(crate) use module::fixed_module;
 pub(crate) use overlay::Overlay;
 pub(crate) use patch::{Patched, subject};
+pub(crate) use preprocess::{Sides, noticing};
 pub(crate) use reach::reached;
 pub(crate) use tree::{Exports, Origin, Tree, Wish, find, prepare};
 pub(crate) use versions::Versions;

@@ -84,8 +84,9 @@ fn pass(path: &Path, real: &mut BTreeSet<PathBuf>) {
 /// What a compiler run would write to; a link would lead it into the kernel's tree.
 fn is_product(path: &Path) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-    let object = path.extension().is_some_and(|extension| extension == "o");
-    path.components().count() > 1 && (hidden || object)
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let made = extension.is_some_and(|extension| ["o", "i", "s"].contains(&extension));
+    path.components().count() > 1 && (hidden || made)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::record::{Outcome, Record};
 use crate::session::Lab;
 
 /// Phases of `create` in which a compiler, an assembler or a linker runs.
-const BUILDS: [&str; 5] = ["pre", "post", "core", "link", "modules"];
+const BUILDS: [&str; 7] = ["preprocess", "pre", "post", "as built", "core", "link", "modules"];
 
 fn seconds(milliseconds: u64) -> String {
     format!("{:.1} s", milliseconds as f64 / 1e3)

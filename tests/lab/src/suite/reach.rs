@@ -3,13 +3,14 @@
 //! start-up code, exports, makefiles, and what is no code of the kernel.
 
 use std::path::PathBuf;
+use std::slice;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::targets::new_file;
 use super::{Fixture, MODULE_FIX, Suite};
-use crate::fixes;
+use crate::fixes::{self, edit_on};
 use crate::session::{Answer, search};
 
 pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
@@ -21,6 +22,7 @@ pub(super) fn run(suite: &mut Suite, fixture: &Fixture) {
     suite.test("reach_refuses_changed_constants_of_assembly", || constants(fixture));
     suite.test("reach_tells_what_objtool_finds", || suspicious(fixture));
     suite.test("reach_follows_an_inline_function", || inline(fixture));
+    suite.test("reach_compiles_what_uses_a_change", || header(fixture));
     suite.test("reach_of_an_assembly_unit", || assembly(fixture));
     suite.test("reach_of_several_patches_and_targets", || several(fixture));
     suite.test("reach_carries_what_another_unit_adds", || added(fixture));
@@ -203,21 +205,44 @@ fn suspicious(fixture: &Fixture) -> Result<()> {
     answer.says(&words).map(drop)
 }
 
+/// A header of which two units use a function.
+const HEADER: &str = "include/net/raw.h";
+const HASH: (&str, &str) = ("net_hash_mix(net) ^ proto", "net_hash_mix(net) ^ (proto + 1)");
+/// Those that call it, in these units, by the source.
+const HASHING: [&str; 5] =
+    ["raw6_icmp_error", "raw6_local_deliver", "raw_hash_sk", "raw_icmp_error", "raw_local_deliver"];
+
 fn inline(fixture: &Fixture) -> Result<()> {
-    let edit = ("net_hash_mix(net) ^ proto", "net_hash_mix(net) ^ (proto + 1)");
-    let patch = edits(fixture, "include/net/raw.h", &[edit])?;
-    let (_, answer) = create(fixture, "inline", &[patch], &[])?;
+    let patch = edits(fixture, HEADER, &[HASH])?;
+    let (_, answer) = create(fixture, "inline", slice::from_ref(&patch), &[])?;
     let answer = answer.success()?;
-    // Those that call it, in two units, by the source.
-    let expected = [
-        "raw6_icmp_error",
-        "raw6_local_deliver",
-        "raw_hash_sk",
-        "raw_icmp_error",
-        "raw_local_deliver",
-    ];
-    ensure!(changed(&answer)? == expected, "{}", answer.explanation());
-    ensure!(answer.number("units") == Some(2), "{}", answer.explanation());
+    ensure!(changed(&answer)? == HASHING, "{}", answer.explanation());
+    for number in ["compiled", "units"] {
+        ensure!(answer.number(number) == Some(2), "{}", answer.explanation());
+    }
+    // On top of it, the source as it was is a change.
+    let base = fixture.lab.work.path().join("inline-base.patch");
+    std::fs::write(&base, &patch)?;
+    let back =
+        edit_on(&fixture.lab.cache, &fixture.fix.base, HEADER, &[HASH], &[(HASH.1, HASH.0)])?;
+    let (_, answer) = create(fixture, "back", &[back], &["--base", &base.to_string_lossy()])?;
+    let answer = answer.success()?;
+    ensure!(changed(&answer)? == HASHING, "{}", answer.explanation());
+    Ok(())
+}
+
+fn header(fixture: &Fixture) -> Result<()> {
+    let hash = "static inline u32 raw_hashfunc(";
+    let short = "static inline bool splice_lab(int length)\n{\n\treturn length < 4;\n}\n\n";
+    let function = edits(fixture, HEADER, &[(hash, &format!("{short}{hash}"))])?;
+    let (_, answer) = create(fixture, "header-alone", slice::from_ref(&function), &[])?;
+    answer.expect(3)?;
+    let user =
+        edits(fixture, RAW, &[("iphlen > length", "iphlen > length || splice_lab(iphlen)")])?;
+    let (_, answer) = create(fixture, "header-used", &[function, user], &[])?;
+    let answer = answer.success()?;
+    ensure!(changed(&answer)? == ["raw_sendmsg"], "{}", answer.explanation());
+    ensure!(answer.number("compiled") == Some(1), "{}", answer.explanation());
     Ok(())
 }
 
