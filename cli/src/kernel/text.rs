@@ -14,9 +14,8 @@ const ATTRIBUTES: [&str; 6] =
     ["__attribute__", "__attribute", "__typeof__", "__typeof", "typeof", "_Alignas"];
 /// What no declaration of one function has outside its parentheses.
 const OTHER: [&str; 8] = ["=", "{", "[", ",", "typedef", "asm", "__asm", "__asm__"];
-/// What stands before a parenthesis and is no function's name; and the functions that GCC calls without
-/// being told to ("Language Standards Supported by GCC" in its manual).
-const NO_NAMES: [&str; 15] = [
+/// What stands before a parenthesis and is no function's name.
+const NO_NAMES: [&str; 11] = [
     "_Static_assert",
     "void",
     "char",
@@ -28,11 +27,10 @@ const NO_NAMES: [&str; 15] = [
     "signed",
     "unsigned",
     "_Bool",
-    "memcpy",
-    "memmove",
-    "memset",
-    "memcmp",
 ];
+/// How functions begin that GCC calls without being told to ("Other Built-in Functions Provided by GCC" in
+/// its manual).
+const IMPLIED: [&str; 5] = ["mem", "str", "bcmp", "bcopy", "bzero"];
 /// Attributes that make a function more than what its callers need, and the words that give it
 /// another name.
 const KEPT: [&str; 7] =
@@ -102,13 +100,13 @@ struct Item<'t> {
 fn items<'t>(tokens: &'t [&'t str]) -> Vec<Item<'t>> {
     let mut items = Vec::new();
     let (mut start, mut depth) = (0, 0_usize);
-    // Where the body starts, if it is a function's.
+    // Of which function this is the body.
     let mut body = None;
     for (at, token) in tokens.iter().enumerate() {
         let head = || tokens.get(start..at).unwrap_or_default();
         match *token {
             "{" if depth == 0 && body.is_none() => {
-                body = declared(head()).map(|name| (at, name));
+                body = declared(head());
                 depth += 1;
             }
             "(" | "[" | "{" => depth += 1,
@@ -124,9 +122,7 @@ fn items<'t>(tokens: &'t [&'t str]) -> Vec<Item<'t>> {
             continue;
         }
         let function = match body.take() {
-            Some((open, name)) => {
-                tokens.get(start..open).is_some_and(is_static_inline).then_some(name)
-            }
+            Some(name) => is_static_inline(head()).then_some(name),
             None if *token == ";" => declared(head()),
             None => None,
         };
@@ -177,13 +173,29 @@ fn named<'t>(tokens: &[&'t str], parenthesis: usize) -> Option<&'t str> {
     let is_tag = ["struct", "union", "enum"].map(Some).contains(&before(2));
     let is_pointer = ["*", "("].map(Some).contains(&tokens.get(parenthesis + 1).copied());
     let is_name = |word: &&str| {
-        word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && !NO_NAMES.contains(word)
+        word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && !NO_NAMES.contains(word)
+            && !IMPLIED.iter().any(|start| word.starts_with(start))
     };
     before(1).filter(is_name).filter(|_| !is_tag && !is_pointer)
 }
 
-fn is_static_inline(head: &[&str]) -> bool {
-    head.contains(&"static") && head.iter().any(|word| INLINE.contains(word))
+/// Whether a definition is that of a static and inline function; a parameter may be `int a[static 4]`.
+fn is_static_inline(item: &[&str]) -> bool {
+    let mut depth = 0_usize;
+    let (mut is_static, mut is_inline) = (false, false);
+    for word in item {
+        match *word {
+            "(" | "{" => depth += 1,
+            ")" | "}" => depth = depth.saturating_sub(1),
+            word if depth == 0 => {
+                is_static |= word == "static";
+                is_inline |= INLINE.contains(&word);
+            }
+            _ => {}
+        }
+    }
+    is_static && is_inline
 }
 
 /// The tokens of a preprocessed text; what remains of a directive is one.
@@ -256,6 +268,12 @@ mod tests {
             (&f, &grown),
             ("int f(int);", "int f(int, long) __attribute__((__cold__));"),
             ("struct s *f(int (*g)(int));", ""),
+            (
+                &f,
+                &format!(
+                    "{INLINE} f(void) {{ static void *p __attribute__((__used__)) = &p; return 1; }}"
+                ),
+            ),
             // Another one that nobody uses may use it.
             (
                 &format!("{f} {INLINE} g(void) {{ return f(1); }}"),
@@ -280,12 +298,16 @@ mod tests {
             format!("{INLINE} __attribute__((__used__)) f(void) {{ return {value}; }}")
         };
         let global = |value: &str| format!("inline int f(void) {{ return {value}; }} int f(void);");
+        let array = |value: &str| {
+            format!("extern inline int f(int a[static 4]) {{ return *a + {value}; }}")
+        };
         let assembly = |name: &str| format!("asm(\".globl {name}\");");
         for (before, after) in [
             (used("1"), used("2")),
             (through("1"), through("2")),
             (kept("1"), kept("2")),
             (global("1"), global("2")),
+            (array("1"), array("2")),
             (assembly("a"), assembly("b")),
             (String::new(), "int v;".into()),
             ("int v = 1;".into(), "int v = 2;".into()),
@@ -310,6 +332,7 @@ mod tests {
             (format!("{f}\n#pragma weak f\n"), "\n#pragma weak f\n".to_owned()),
             ("_Static_assert(1, \"a\");".to_owned(), "_Static_assert(2, \"a\");".to_owned()),
             ("void *memcpy(void *, void *, int);".to_owned(), String::new()),
+            (format!("{INLINE} strcmp(void) {{ return 1; }}"), String::new()),
             ("__asm__ volatile (\"nop\");".to_owned(), String::new()),
         ] {
             assert!(differs(&unit(&before), &unit(&after)), "{before}\n{after}");
