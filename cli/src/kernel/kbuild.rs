@@ -3,6 +3,7 @@
 //! kernel's own makefiles say so; make evaluates them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -34,12 +35,14 @@ pub(crate) struct Built {
 pub(crate) struct Kbuild<'a> {
     tree: &'a Tree,
     lists: BTreeMap<String, Lists>,
+    /// Of each directory those in it whose makefiles look beyond them.
+    beside: BTreeMap<String, Vec<String>>,
 }
 
 impl<'a> Kbuild<'a> {
     /// For that tree.
     pub(crate) fn new(tree: &'a Tree) -> Self {
-        Self { tree, lists: BTreeMap::new() }
+        Self { tree, lists: BTreeMap::new(), beside: BTreeMap::new() }
     }
 
     /// Whose code an object is, such as `net/core/sock.o`; else why it is nobody's.
@@ -95,23 +98,11 @@ impl<'a> Kbuild<'a> {
     }
 
     /// Directories in `above`, but for `own`, whose makefiles look beyond them.
-    fn beside(&self, above: &str, own: &str) -> Vec<String> {
+    fn beside(&mut self, above: &str, own: &str) -> Vec<String> {
         let source = self.tree.source();
-        let mut all: Vec<String> = std::fs::read_dir(source.join(above))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| name != own)
-            .map(|name| format!("{above}/{name}"))
-            .filter(|directory| {
-                makefile(&source, directory)
-                    .and_then(|path| std::fs::read_to_string(path).ok())
-                    .is_some_and(|text| text.contains("../"))
-            })
-            .collect();
-        all.sort();
-        all
+        let own = format!("{above}/{own}");
+        let all = self.beside.entry(above.to_owned()).or_insert_with(|| outward(&source, above));
+        all.iter().filter(|directory| **directory != own).cloned().collect()
     }
 
     fn lists(&mut self, directory: &str) -> Result<&Lists> {
@@ -170,6 +161,24 @@ impl<'a> Kbuild<'a> {
             None => format!("the makefile of {directory} does not name it"),
         }
     }
+}
+
+/// Directories in `above` whose makefiles look beyond them.
+fn outward(source: &Path, above: &str) -> Vec<String> {
+    let mut all: Vec<String> = std::fs::read_dir(source.join(above))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .map(|name| format!("{above}/{name}"))
+        .filter(|directory| {
+            makefile(source, directory)
+                .and_then(|path| std::fs::read_to_string(path).ok())
+                .is_some_and(|text| text.contains("../"))
+        })
+        .collect();
+    all.sort();
+    all
 }
 
 /// Whether an architecture's makefile names a directory for this configuration: `libs-y += DIRECTORY`,
