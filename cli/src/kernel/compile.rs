@@ -131,6 +131,11 @@ fn is_reached_twice(arch: &str, object: &str) -> bool {
         .is_some_and(|directory| NAMED.contains(&directory))
 }
 
+/// Threads for so many jobs.
+pub(super) fn pool(jobs: usize) -> Result<rayon::ThreadPool, Failure> {
+    rayon::ThreadPoolBuilder::new().num_threads(jobs).build().map_err(Failure::from_error)
+}
+
 /// Units in chunks of that size, with the number of jobs for each.
 pub(super) fn turns<'a>(
     tree: &Tree,
@@ -200,8 +205,7 @@ pub(crate) fn after(
 ) -> Result<Vec<Compiled>, Failure> {
     let cache = tree.directory("units")?;
     let added = fresh(tree, units, changed, overlay, jobs, &mut |text| note(text))?;
-    let pool =
-        rayon::ThreadPoolBuilder::new().num_threads(jobs).build().map_err(Failure::from_error)?;
+    let pool = pool(jobs)?;
     let pace = Pace::new(units.len());
     let source = tree.source();
     let new = changed.iter().filter(|path| !source.join(path).exists());

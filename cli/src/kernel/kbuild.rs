@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::Tree;
 use super::lists::{self, Found, Lists, makefile, member};
 use super::reach::normal;
+use super::tree::options;
 
 /// Who holds a unit's code at run time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,9 +185,8 @@ fn outward(source: &Path, above: &str) -> Vec<String> {
 /// Whether an architecture's makefile names a directory for this configuration: `libs-y += DIRECTORY`,
 /// `drivers-$(CONFIG_PCI) += DIRECTORY`.
 fn names(makefile: &str, config: &str, directory: &str) -> bool {
-    let is_set = |option: &str| {
-        config.lines().filter_map(|line| line.strip_prefix(option)).any(|rest| rest == "=y")
-    };
+    let options = options(config);
+    let is_set = |option: &str| options.get(option) == Some(&"y");
     makefile.replace("\\\n", " ").lines().any(|line| {
         let Some((list, entries)) = line.split_once('=') else { return false };
         let condition = list.trim_end_matches(['+', ':', ' ', '\t']).rsplit('-').next();

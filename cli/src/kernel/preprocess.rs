@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
-use super::compile::{one, record, recorded, turns};
+use super::compile::{one, pool, record, recorded, turns};
 use super::text::differs;
 use super::{Built, Overlay, Tree};
 use crate::exit::Failure;
@@ -37,8 +37,7 @@ pub(crate) fn noticing(
     (jobs, most): (usize, usize),
     note: &mut dyn FnMut(&str),
 ) -> Result<BTreeSet<String>, Failure> {
-    let pool =
-        rayon::ThreadPoolBuilder::new().num_threads(jobs).build().map_err(Failure::from_error)?;
+    let pool = pool(jobs)?;
     let all: Vec<(&String, &Built)> = units.iter().collect();
     let mut found = BTreeSet::new();
     let mut done = 0;

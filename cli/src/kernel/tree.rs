@@ -244,7 +244,7 @@ fn make(directory: &Path, arch: &str, cc: &str, cross: &str) -> Command {
 }
 
 /// The options of a configuration that are set.
-fn options(text: &str) -> BTreeMap<&str, &str> {
+pub(super) fn options(text: &str) -> BTreeMap<&str, &str> {
     text.lines()
         .filter(|line| line.starts_with("CONFIG_"))
         .filter_map(|line| line.split_once('='))
