@@ -121,10 +121,12 @@ pub(crate) fn run(
     }
     phases.end("diff");
     if tree.facts.anchors {
-        let before = lay(&base)?;
-        for unit in touched.iter_mut().filter(|unit| !unit.is_new) {
-            note(&format!("compiling {} as it is in the kernel", unit.pre.name));
-            if let Some(bytes) = kernel::as_built(&tree, &before, &unit.pre.name, &unit.command)? {
+        let old = || touched.iter().filter(|unit| !unit.is_new);
+        let commands: Vec<(String, String)> =
+            old().map(|unit| (unit.pre.name.clone(), unit.command.clone())).collect();
+        let built = kernel::as_built(&tree, &lay(&base)?, &commands, jobs, &tell)?;
+        for (unit, bytes) in touched.iter_mut().filter(|unit| !unit.is_new).zip(built) {
+            if let Some(bytes) = bytes {
                 unit.take_built(arch, bytes)?;
             }
         }

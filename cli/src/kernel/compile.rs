@@ -251,21 +251,32 @@ pub(crate) fn after(
     Ok(all?.into_iter().flatten().collect())
 }
 
-/// A unit as it is in the kernel, if that is another one. With section anchors a compiler finds objects by
-/// their distance from others of their section, so that a section for each changes the code; and a function
-/// that begins elsewhere has other nops before its loops. The overlay has the source before the patch.
+/// Units, given with how they are compiled, as they are in the kernel: none where that is no other one.
+/// With section anchors a compiler finds objects by their distance from others of their section, so that a
+/// section for each changes the code; and a function that begins elsewhere has other nops before its loops.
+/// The overlay has the source before the patch.
 pub(crate) fn as_built(
     tree: &Tree,
     overlay: &Overlay,
-    object: &str,
-    command: &str,
-) -> Result<Option<Vec<u8>>, Failure> {
-    let own = command.replace(SPLIT, "");
-    if own == command {
-        return Ok(None);
-    }
-    one(overlay, &own)?;
-    Ok(Some(stripped(tree, &overlay.path().join(object))?))
+    units: &[(String, String)],
+    jobs: usize,
+    note: &(dyn Fn(&str) + Sync),
+) -> Result<Vec<Option<Vec<u8>>>, Failure> {
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(jobs).build().map_err(Failure::from_error)?;
+    let pace = Pace::new(units.len());
+    let done = AtomicUsize::new(0);
+    note(&pace.says("as in the kernel", 0));
+    let one = |(object, command): &(String, String)| {
+        let own = command.replace(SPLIT, "");
+        if own == *command {
+            return Ok(None);
+        }
+        one(overlay, &own)?;
+        note(&pace.says("as in the kernel", done.fetch_add(1, Ordering::Relaxed) + 1));
+        Ok(Some(stripped(tree, &overlay.path().join(object))?))
+    };
+    pool.install(|| units.par_iter().map(one).collect())
 }
 
 /// Takes for the units before what they are after other patches only, which were compiled in `overlay`.
