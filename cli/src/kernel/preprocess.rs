@@ -16,8 +16,9 @@ use super::{Built, Overlay, Tree};
 use crate::exit::Failure;
 
 /// Line numbers and what is counted differ after any change of a header, and no code is better or worse
-/// for that; so they are nothing here. Nor are there line markers.
-const FLAGS: &str = "-P -Wno-builtin-macro-redefined -D__LINE__=0 -D__COUNTER__=0";
+/// for that; so they are nothing here. Nor are there line markers. (To redefine them is warned of, and some
+/// directories make warnings errors.)
+const FLAGS: &str = "-P -w -D__LINE__=0 -D__COUNTER__=0";
 /// So many units are preprocessed before others get their turn at the tree. The text of each has some
 /// three million bytes.
 const CHUNK: usize = 128;
