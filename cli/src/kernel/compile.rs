@@ -262,8 +262,7 @@ pub(crate) fn as_built(
     jobs: usize,
     note: &(dyn Fn(&str) + Sync),
 ) -> Result<Vec<Option<Vec<u8>>>, Failure> {
-    let pool =
-        rayon::ThreadPoolBuilder::new().num_threads(jobs).build().map_err(Failure::from_error)?;
+    let pool = pool(jobs)?;
     let pace = Pace::new(units.len());
     let done = AtomicUsize::new(0);
     note(&pace.says("as in the kernel", 0));
