@@ -6,7 +6,7 @@ CARGO ?= cargo
 # What building an update for a Debian kernel, and testing it in a virtual machine, needs.
 PACKAGES = gcc-12 gcc gcc-11 clang dwarves libc6-dev make binutils patch diffutils bison flex bc libelf-dev libssl-dev perl python3 \
 	xz-utils zstd bzip2 lz4 lzop gzip tar rsync cpio kmod dpkg dpkg-dev apt ca-certificates openssl \
-	qemu-system-x86 qemu-system-arm qemu-user-static \
+	qemu-system-x86 qemu-system-arm qemu-user-static e2fsprogs \
 	gcc-aarch64-linux-gnu binutils-aarch64-linux-gnu libc6-dev-arm64-cross gcc-arm-linux-gnueabihf \
 	gcc-riscv64-linux-gnu binutils-riscv64-linux-gnu
 

@@ -16,6 +16,7 @@ pub mod exploit;
 pub mod faults;
 pub mod fixes;
 pub mod guest;
+pub mod images;
 pub mod initramfs;
 pub mod kill;
 pub mod line;

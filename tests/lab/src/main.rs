@@ -47,6 +47,11 @@ enum What {
         #[arg(long)]
         page: Option<PathBuf>,
     },
+    /// Run the exercises of the kernel's parts, which go on beside the corpus' updates, without any update.
+    Exercise {
+        /// Names of those that are wanted.
+        names: Vec<String>,
+    },
     /// Bugs of the corpus triggered before their fix, with it, and after it was taken back.
     Exploit {
         /// Only those whose fix has this word in its name.
@@ -178,6 +183,7 @@ fn run(what: What) -> Result<bool> {
             };
             corpus::run(&choice, page.as_deref())
         }
+        What::Exercise { names } => corpus::exercise::alone(&names).map(|()| true),
         What::Exploit { filter } => {
             let wanted = |id: &str| filter.as_ref().is_none_or(|word| id.contains(word));
             exploit::run(|fix| wanted(&fix.id)).map(|()| true)

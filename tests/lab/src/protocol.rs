@@ -169,6 +169,19 @@ pub struct LoadReport {
     pub examples: Vec<String>,
 }
 
+/// What an exercise did: rounds, and those that came out wrong.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ExerciseReport {
+    /// Its name.
+    pub name: String,
+    /// Rounds that were verified.
+    pub rounds: u64,
+    /// How many of them came out wrong.
+    pub wrong: u64,
+    /// The first few wrong ones.
+    pub examples: Vec<String>,
+}
+
 impl LoadReport {
     /// Sum of all operations.
     #[must_use]

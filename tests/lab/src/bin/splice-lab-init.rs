@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! `/init` of the lab's virtual machines: it serves the host, or (by its first argument) is the load,
-//! a probe, calls of new code, a stalled command, one whose allocations fail, one whose module is damaged, an
+//! exercises, a probe, calls of new code, a stalled command, one whose allocations fail, one whose module is damaged, an
 //! update that goes on and off, idle threads, unrest, a process that just ends, or one that has the kernel give
 //! back what is free.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use splice_lab::guest::{construct, flip, kernel, load, probe, serve, stall, unrest};
+use splice_lab::guest::{construct, exercise, flip, kernel, load, probe, serve, stall, unrest};
 #[cfg(target_arch = "x86_64")]
 use splice_lab::guest::{faulty, mutant};
 
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             (Ok(rounds), Ok(seed)) => mutant::run(rounds, seed, command),
             _ => ExitCode::from(2),
         },
+        ["exercise", names @ ..] => exercise::run(names),
         ["flip", file] => flip::run(file),
         ["threads", number] => match number.parse() {
             Ok(number) => load::sleep(number),
@@ -57,8 +58,8 @@ fn main() -> ExitCode {
         _ => {
             eprintln!(
                 "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | \
-                 faulty COMMAND… | mutant ROUNDS SEED COMMAND… | flip FILE | threads NUMBER | settle | \
-                 unrest MODULE… | load THREADS PACE_US"
+                 faulty COMMAND… | mutant ROUNDS SEED COMMAND… | exercise NAME… | flip FILE | \
+                 threads NUMBER | settle | unrest MODULE… | load THREADS PACE_US"
             );
             ExitCode::from(2)
         }

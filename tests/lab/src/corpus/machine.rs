@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::Row;
+use super::exercise::{self, Running};
 use super::record::{Outcome, Record, Store};
 use crate::session::{Answer, Contents, Guest, Lab};
 
@@ -23,7 +24,7 @@ pub(super) fn one_by_one(lab: &Lab, store: &Store, rows: &mut [Row]) -> Result<(
         if batch.is_empty() {
             return Ok(());
         }
-        let contents = contents(batch.iter().map(|row| &**row), BATCH);
+        let contents = contents(batch.iter().map(|row| &**row), BATCH)?;
         let mut guest = Guest::boot(lab, &lab.image, &contents)?;
         guest.machine.start_load()?;
         for row in &mut batch {
@@ -45,14 +46,17 @@ pub(super) fn one_by_one(lab: &Lab, store: &Store, rows: &mut [Row]) -> Result<(
 }
 
 /// What goes into a machine for these updates.
-fn contents<'a>(rows: impl Iterator<Item = &'a Row> + Clone, count: usize) -> Contents<'a> {
-    let files = rows.clone().map(|row| (row.patch.id.as_str(), row.update.as_path()));
-    Contents {
-        updates: files.collect(),
-        carried: rows.flat_map(|row| row.record.modules().cloned()).collect(),
+fn contents<'a>(rows: impl Iterator<Item = &'a Row> + Clone, count: usize) -> Result<Contents<'a>> {
+    let updates = rows.clone().map(|row| (row.patch.id.as_str(), row.update.as_path()));
+    let exercises = exercise::of_all(rows.clone().map(|row| &row.record));
+    let patched = rows.flat_map(|row| row.record.modules().cloned());
+    Ok(Contents {
+        updates: updates.collect(),
+        files: exercise::files(&exercises)?,
+        carried: patched.chain(exercise::modules(&exercises)).collect(),
         limit: Some(Duration::from_secs(300 + 60 * count as u64)),
         ..Contents::default()
-    }
+    })
 }
 
 /// Stops the load and switches the machine off; neither the load nor the kernel may have complained.
@@ -76,12 +80,28 @@ fn one(guest: &mut Guest, record: &mut Record) -> Result<()> {
             return Ok(());
         }
     }
+    let exercises = Running::begin(guest, exercise::of_all(std::iter::once(&*record)))?;
+    record.exercises = exercises.names();
+    let switched = there_and_back(guest, record, &exercises);
+    let rounds = exercises.end(guest);
+    if switched? {
+        record.rounds = rounds?;
+        guest.expect_clean()?;
+        record.outcome = Outcome::Applied;
+    }
+    Ok(())
+}
+
+/// Checks an update, applies it and takes it back; exercises go on before, meanwhile and after. False if it
+/// was refused.
+fn there_and_back(guest: &mut Guest, record: &mut Record, exercises: &Running) -> Result<bool> {
     let id = record.id.clone();
+    exercises.round(guest)?;
     let checked = guest.check(&id)?;
     record.check = took(&checked);
     if checked.exit == 4 {
         record.end(Outcome::Refused, &checked.stderr);
-        return Ok(());
+        return Ok(false);
     }
     checked.success()?;
     let applied = guest.apply(&id)?.success()?;
@@ -94,12 +114,12 @@ fn one(guest: &mut Guest, record: &mut Record) -> Result<()> {
         *field = applied.number(key).unwrap_or(0);
     }
     in_place(guest, record)?;
+    exercises.round(guest)?;
     record.undo = took(&guest.undo(&id)?.success()?);
     // Every byte is again what the update was built from.
     guest.check(&id)?.success()?;
-    guest.expect_clean()?;
-    record.outcome = Outcome::Applied;
-    Ok(())
+    exercises.round(guest)?;
+    Ok(true)
 }
 
 /// Run-pre says of an update that is in effect that the jumps at its sites lead into it.
@@ -122,9 +142,11 @@ pub(super) struct Together {
 /// Applies everything that can be applied at once, and takes it back in the reverse order.
 pub(super) fn together(lab: &Lab, rows: &[Row]) -> Result<Together> {
     let all: Vec<&Row> = rows.iter().filter(|row| row.record.outcome == Outcome::Applied).collect();
-    let contents = contents(all.iter().copied(), all.len());
+    let contents = contents(all.iter().copied(), all.len())?;
     let mut guest = Guest::boot(lab, &lab.image, &Contents { memory_mib: Some(4096), ..contents })?;
     guest.machine.start_load()?;
+    let exercises = exercise::of_all(all.iter().map(|row| &row.record));
+    let exercises = Running::begin(&mut guest, exercises)?;
     let mut applied: Vec<&str> = Vec::new();
     let mut excluded = Vec::new();
     for (number, row) in all.iter().enumerate() {
@@ -141,9 +163,13 @@ pub(super) fn together(lab: &Lab, rows: &[Row]) -> Result<Together> {
         }
     }
     let count = applied.len();
+    exercises.round(&mut guest)?;
     for id in applied.into_iter().rev() {
         guest.undo(id)?.success()?;
     }
+    exercises.round(&mut guest)?;
+    let rounds = exercises.end(&mut guest)?;
+    println!("exercises: {rounds} rounds meanwhile, none wrong");
     end(guest)?;
     Ok(Together { applied: count, excluded })
 }

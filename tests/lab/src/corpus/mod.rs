@@ -4,6 +4,7 @@
 //! is a table, and a page.
 
 mod create;
+pub mod exercise;
 mod machine;
 mod page;
 mod record;

@@ -155,6 +155,7 @@ fn totals(out: &mut String, rows: &[Row], together: Option<&Together>) {
         aided.len(),
         at_start.iter().copied().filter(is_aided).count(),
     );
+    exercises(out, rows);
     if let Some(together) = together {
         let _ = writeln!(
             out,
@@ -165,6 +166,29 @@ fn totals(out: &mut String, rows: &[Row], together: Option<&Together>) {
         );
     }
     out.push('\n');
+}
+
+/// What was in use while updates of it were put on and taken off.
+fn exercises(out: &mut String, rows: &[Row]) {
+    let exercised: Vec<&Record> = rows
+        .iter()
+        .map(|row| &row.record)
+        .filter(|record| record.outcome == Outcome::Applied && record.rounds > 0)
+        .collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in exercised.iter().flat_map(|record| &record.exercises) {
+        *counts.entry(name).or_default() += 1;
+    }
+    let each: Vec<String> = counts.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let _ = writeln!(
+        out,
+        "\n{} of those applied are of a part of the kernel that has an exercise of its own, which went on before, while \
+         and after the update was\nin effect: {} rounds, each with a result that was verified, none wrong. Fixes by \
+         exercise: {}.",
+        exercised.len(),
+        exercised.iter().map(|record| record.rounds).sum::<u64>(),
+        each.join(", "),
+    );
 }
 
 /// The kinds that a fix is of.

@@ -99,6 +99,11 @@ pub(super) struct Record {
     pub(super) attempts: u64,
     /// Threads that were examined.
     pub(super) threads: u64,
+    /// The exercises that went on meanwhile, and how many rounds they made.
+    #[serde(default)]
+    pub(super) exercises: Vec<String>,
+    #[serde(default)]
+    pub(super) rounds: u64,
 }
 
 impl Record {

@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use super::setup::{event_descriptor, set_option_raw, socket, write_raw};
+use super::setup::{event_descriptor, write_raw};
+use super::sockets::{set_option_raw, socket};
 
 /// The first eight bytes of a call.
 const MAGIC: u64 = 0x5350_4c49_4345_0001;

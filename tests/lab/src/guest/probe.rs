@@ -11,10 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::setup::{
-    attach_filter, event_descriptor, loopback_packets, name_process, send_raw, send_without_family,
-    socket, tap_device, vfork_reader, write_raw,
-};
+use super::setup::{event_descriptor, name_process, tap_device, vfork_reader, write_raw};
+use super::sockets::{attach_filter, loopback, loopback_packets, send_to, socket};
 use super::{netlink, trigger};
 
 /// Runs the probe with this name.
@@ -71,7 +69,7 @@ fn raw_short_header() -> io::Result<()> {
     for (to, from) in packet.iter_mut().zip(header) {
         *to = from;
     }
-    send_raw(&socket, &packet)
+    send_to(&socket, &packet, &loopback(0))
 }
 
 /// CVE-2026-74283: may an unprivileged user change the network's settings? The command lacks what
@@ -87,7 +85,7 @@ fn tipc_net_set() -> io::Result<()> {
 
 /// May a packet be sent to an address of no family?
 fn raw_without_family() -> io::Result<()> {
-    send_without_family(&socket(libc::AF_INET, libc::SOCK_RAW, 253)?)
+    send_to(&socket(libc::AF_INET, libc::SOCK_RAW, 253)?, &[], &[0; 16])
 }
 
 /// Takes three thousand inode numbers of the kernel's own file systems: prints the least and the

@@ -4,11 +4,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, mount};
+
+use super::sockets::{check, owned, raw, socket};
 
 /// The word of the kernel's command line that names the serial port which leads to the host.
 pub const LINE: &str = "lab.line=";
@@ -74,17 +76,6 @@ pub fn loopback_up() -> Result<()> {
         .context("cannot bring the loopback interface up")
 }
 
-/// A socket.
-pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
-    // SAFETY: the call takes three integers.
-    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// Makes a child that reads standard input to its end, and waits for it as the parent of a vfork does;
 /// the child has memory of its own.
 pub fn vfork_reader() -> io::Result<()> {
@@ -106,12 +97,7 @@ pub fn vfork_reader() -> io::Result<()> {
 /// An event descriptor whose count is zero.
 pub fn event_descriptor() -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made, and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) })
 }
 
 /// Writes to an event descriptor in one call; what came back, a negative error number included.
@@ -119,44 +105,6 @@ pub fn write_raw(descriptor: &OwnedFd, bytes: &[u8]) -> i64 {
     // SAFETY: the pointer and the length describe live memory.
     let result = unsafe { libc::write(descriptor.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
     raw(result as i64)
-}
-
-/// Sets an option of a socket; what came back, a negative error number included.
-pub fn set_option_raw(socket: &OwnedFd, level: i32, option: i32, bytes: &[u8]) -> i64 {
-    // SAFETY: the pointer and the length describe live memory.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            bytes.as_ptr().cast(),
-            bytes.len() as libc::socklen_t,
-        )
-    };
-    raw(result.into())
-}
-
-/// Reads an option of a socket, for which the bytes say what is wanted.
-pub fn get_option(socket: &OwnedFd, level: i32, option: i32, bytes: &mut [u8]) -> io::Result<()> {
-    let mut length = bytes.len() as libc::socklen_t;
-    // SAFETY: the pointers and the length describe live memory.
-    check(unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            bytes.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    })
-}
-
-/// bpf(2): the attributes hold pointers to memory of the caller, which it keeps.
-pub fn bpf(command: u32, attributes: &mut [u8; 128]) -> io::Result<i32> {
-    // SAFETY: the attributes' pointer and length describe live memory.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), attributes.len()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
 /// Adds a key of this type to the process's keyring: add_key(2).
@@ -176,28 +124,6 @@ pub fn add_key(kind: &std::ffi::CStr) -> io::Result<()> {
         )
     };
     if key < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Has the kernel make an algorithm of this type and name (if_alg.h).
-pub fn bind_algorithm(kind: &str, name: &str) -> io::Result<()> {
-    let socket = socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0)?;
-    // SAFETY: sockaddr_alg is a plain C structure for which all zeroes is a valid value.
-    let mut to: libc::sockaddr_alg = unsafe { std::mem::zeroed() };
-    to.salg_family = libc::AF_ALG as libc::sa_family_t;
-    for (to, from) in to.salg_type.iter_mut().zip(kind.bytes()) {
-        *to = from;
-    }
-    for (to, from) in to.salg_name.iter_mut().zip(name.bytes()) {
-        *to = from;
-    }
-    // SAFETY: the address's pointer and length describe live memory.
-    check(unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_alg>() as libc::socklen_t,
-        )
-    })
 }
 
 /// How many statistics a network device says that it has (`ETHTOOL_GDRVINFO`).
@@ -223,88 +149,10 @@ pub fn driver_info(device: &str) -> io::Result<u32> {
     Ok(count.map_or(0, u32::from_ne_bytes))
 }
 
-fn raw(result: i64) -> i64 {
-    if result != -1 {
-        return result;
-    }
-    -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(0))
-}
-
-/// Sends an empty packet through a raw socket to an address of no family.
-pub fn send_without_family(socket: &OwnedFd) -> io::Result<()> {
-    // SAFETY: sockaddr_in is a plain C structure for which all zeroes is a valid value.
-    let to: libc::sockaddr_in = unsafe { std::mem::zeroed() };
-    // SAFETY: nothing is sent, and the address outlives the call.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            std::ptr::null(),
-            0,
-            0,
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_in>() as libc::socklen_t,
-        )
-    };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Gives this process's first thread a name, for a test that looks for it.
 pub fn name_process(name: &std::ffi::CStr) {
     // SAFETY: the name is a C string, and outlives the call.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-}
-
-/// Attaches a socket filter that accepts everything (one classic BPF instruction).
-pub fn attach_filter(socket: &OwnedFd) -> io::Result<()> {
-    let mut accept = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX };
-    let program = libc::sock_fprog { len: 1, filter: &raw mut accept };
-    // SAFETY: the option reads a sock_fprog of that size, which with its one instruction outlives
-    // the call.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const program).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    check(result)
-}
-
-/// Connects a netlink socket to the kernel, so that it can be written to.
-pub fn connect_netlink(socket: &OwnedFd) -> io::Result<()> {
-    // SAFETY: sockaddr_nl is a plain C structure for which all zeroes is a valid value.
-    let mut to: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
-    to.nl_family = libc::AF_NETLINK as libc::sa_family_t;
-    // SAFETY: the address's pointer and length describe live memory.
-    check(unsafe {
-        libc::connect(
-            socket.as_raw_fd(),
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_nl>() as libc::socklen_t,
-        )
-    })
-}
-
-/// Sends bytes to 127.0.0.1 through a raw socket with the header included.
-pub fn send_raw(socket: &OwnedFd, packet: &[u8]) -> io::Result<()> {
-    // SAFETY: sockaddr_in is a plain C structure for which all zeroes is a valid value.
-    let mut to: libc::sockaddr_in = unsafe { std::mem::zeroed() };
-    to.sin_family = libc::AF_INET as libc::sa_family_t;
-    to.sin_addr.s_addr = u32::from_ne_bytes([127, 0, 0, 1]);
-    // SAFETY: the packet's and the address's pointers and lengths describe live memory.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            packet.as_ptr().cast(),
-            packet.len(),
-            0,
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_in>() as libc::socklen_t,
-        )
-    };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A network device whose packets come from this descriptor, each with a `virtio_net_hdr` before it.
@@ -317,31 +165,4 @@ pub fn tap_device() -> io::Result<OwnedFd> {
     // SAFETY: TUNSETIFF reads and writes an ifreq, which outlives the call.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) })?;
     Ok(file.into())
-}
-
-/// A packet socket that writes to the loopback interface, each packet with a `virtio_net_hdr` before
-/// it.
-pub fn loopback_packets() -> io::Result<OwnedFd> {
-    let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
-    let header = set_option_raw(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &[1, 0, 0, 0]);
-    if header < 0 {
-        return Err(io::Error::other(format!("no headers before packets: {header}")));
-    }
-    // SAFETY: sockaddr_ll is a plain C structure for which all zeroes is a valid value.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = libc::AF_PACKET as libc::c_ushort;
-    to.sll_ifindex = 1;
-    // SAFETY: the address's pointer and length describe live memory.
-    check(unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const to).cast(),
-            size_of::<libc::sockaddr_ll>() as libc::socklen_t,
-        )
-    })?;
-    Ok(socket)
-}
-
-fn check(result: libc::c_int) -> Result<(), io::Error> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::setup::{get_option, set_option_raw, socket};
+use super::sockets::{get_option, set_option_raw, socket};
 use super::trigger::result;
 
 /// `IPT_SO_SET_REPLACE` and `IPT_SO_GET_INFO`.
@@ -34,14 +34,15 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     }
 }
 
-/// `struct xt_u32` with one test: the word at 0, shifted by as many bits as it has.
-pub fn shift_by_32() -> Match {
+/// `struct xt_u32` with one test: is the word at 0, shifted to the left by so many bits, zero?
+#[must_use]
+pub fn shift_by(bits: u32) -> Match {
     /// Of `struct xt_u32_test` the size, and where its counts are; of `struct xt_u32` the size.
     const TEST: usize = 180;
     const COUNTS: usize = 176;
     const ALL: usize = 11 * TEST + 4;
     let mut data = vec![0; ALL];
-    put(&mut data, 8, &32_u32.to_ne_bytes());
+    put(&mut data, 8, &bits.to_ne_bytes());
     /// `XT_U32_LEFTSH`.
     const LEFT: u8 = 1;
     put(&mut data, 12, &[LEFT]);
@@ -50,19 +51,23 @@ pub fn shift_by_32() -> Match {
     Match { name: "u32", revision: 0, data, protocol: 0 }
 }
 
-/// `struct xt_multiport_v1` with a range of ports that has no end.
-pub fn open_range() -> Match {
+/// `struct xt_multiport_v1` with a range of ports, which may lack its end.
+#[must_use]
+pub fn ports(first: u16, last: Option<u16>) -> Match {
     let mut data = vec![0; 48];
-    put(&mut data, 0, &[1, 1]);
-    put(&mut data, 2, &80_u16.to_ne_bytes());
+    put(&mut data, 0, &[1, 1 + u8::from(last.is_some())]);
+    put(&mut data, 2, &first.to_ne_bytes());
+    put(&mut data, 4, &last.unwrap_or(0).to_ne_bytes());
     put(&mut data, 32, &[1]);
     Match { name: "multiport", revision: 1, data, protocol: libc::IPPROTO_TCP as u16 }
 }
 
-/// May a table with such a rule be set? It is taken away again.
-pub fn with_match(rule: &Match) -> io::Result<()> {
+/// May a table with such a rule be set? Something is done with it, and it is taken away again.
+pub fn with_match(rule: &Match, meanwhile: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     replace(Some(rule))?;
-    replace(None)
+    let done = meanwhile();
+    replace(None)?;
+    done
 }
 
 /// An entry: a match, if there is one, and a target.

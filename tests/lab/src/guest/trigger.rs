@@ -3,12 +3,13 @@
 //! as for a probe, the exit code is 0 if the bug is there and 1 if the kernel refuses.
 
 use std::io;
-use std::path::Path;
-use std::time::Duration;
 
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
-use super::setup::{add_key, bind_algorithm, bpf, driver_info, set_option_raw, socket};
+use super::bpf::{FILTER, NOTHING, PROG_TEST_RUN, array, attributes, bpf, load};
+use super::raid::Array;
+use super::setup::{add_key, driver_info};
+use super::sockets::{algorithm, set_option_raw, socket};
 use super::{netlink, tables};
 
 /// Runs the trigger with this name, if there is one.
@@ -19,8 +20,12 @@ pub fn run(name: &str) -> Option<io::Result<()>> {
         "bpf-mask-pseudo-pointer-values-in" => verifier_log(),
         "crypto-authencesn-reject-short-ahash" => short_digest(),
         "net-ifb-report-ethtool-stats-over-num-tx" => device_statistics(),
-        "netfilter-xt-u32-reject-invalid-shift" => tables::with_match(&tables::shift_by_32()),
-        "netfilter-xt-multiport-validate-range" => tables::with_match(&tables::open_range()),
+        "netfilter-xt-u32-reject-invalid-shift" => {
+            tables::with_match(&tables::shift_by(32), || Ok(()))
+        }
+        "netfilter-xt-multiport-validate-range" => {
+            tables::with_match(&tables::ports(80, None), || Ok(()))
+        }
         "smb-client-reject-userspace-cifs-spnego" => add_key(c"cifs.spnego"),
         "block-avoid-mounting-the-bdev-pseudo" => listed_file_system("bdev"),
         "md-raid10-fix-divide-by-zero-in-setup" => no_far_copies(),
@@ -49,41 +54,6 @@ fn source_route() -> io::Result<()> {
     result(set_option_raw(&socket, libc::IPPROTO_IP, libc::IP_OPTIONS, &OPTIONS))
 }
 
-/// Commands of bpf(2), include/uapi/linux/bpf.h.
-const MAP_CREATE: u32 = 0;
-const PROG_LOAD: u32 = 5;
-const PROG_TEST_RUN: u32 = 10;
-/// `r0 = 0; exit`.
-const NOTHING: [u64; 2] = [0xb7, 0x95];
-
-/// Bytes of a `union bpf_attr`: numbers at their offsets.
-fn attributes(fields: &[(usize, u64, usize)]) -> [u8; 128] {
-    let mut bytes = [0; 128];
-    for (at, value, size) in fields {
-        for (to, from) in bytes.iter_mut().skip(*at).zip(value.to_ne_bytes()).take(*size) {
-            *to = from;
-        }
-    }
-    bytes
-}
-
-/// Loads a program; where its log goes, and the descriptors of its maps.
-fn load(kind: u64, code: &[u64], log: &mut [u8], maps: &[i32]) -> io::Result<i32> {
-    // At level 1 the log of a program that is accepted is taken back.
-    let level = if log.is_empty() { 0 } else { 2 };
-    let mut attr = attributes(&[
-        (0, kind, 4),
-        (4, code.len() as u64, 4),
-        (8, code.as_ptr() as u64, 8),
-        (16, c"GPL".as_ptr() as u64, 8),
-        (24, level, 4),
-        (28, log.len() as u64, 4),
-        (32, if level == 0 { 0 } else { log.as_mut_ptr() as u64 }, 8),
-        (120, if maps.is_empty() { 0 } else { maps.as_ptr() as u64 }, 8),
-    ]);
-    bpf(PROG_LOAD, &mut attr)
-}
-
 /// Can a program for segment routing be run without a packet that is being routed?
 fn segment_test_run() -> io::Result<()> {
     /// `BPF_PROG_TYPE_LWT_SEG6LOCAL`.
@@ -104,9 +74,6 @@ fn segment_test_run() -> io::Result<()> {
 
 /// Does the verifier tell the address of a map to whoever may load programs but not see addresses?
 fn verifier_log() -> io::Result<()> {
-    /// `BPF_MAP_TYPE_ARRAY` and `BPF_PROG_TYPE_SOCKET_FILTER`.
-    const ARRAY: u64 = 2;
-    const FILTER: u64 = 1;
     /// `r1 = map number 0 of fd_array`: `BPF_PSEUDO_MAP_IDX` is source register 5.
     const LOAD_MAP: [u64; 2] = [0x5118, 0];
     let only = CapabilitySet::BPF;
@@ -114,7 +81,7 @@ fn verifier_log() -> io::Result<()> {
         None,
         CapabilitySets { effective: only, permitted: only, inheritable: CapabilitySet::empty() },
     )?;
-    let map = bpf(MAP_CREATE, &mut attributes(&[(0, ARRAY, 4), (4, 4, 4), (8, 4, 4), (12, 1, 4)]))?;
+    let map = array(1)?;
     let code = [LOAD_MAP, NOTHING].concat();
     let mut log = vec![0; 1 << 16];
     load(FILTER, &code, &mut log, &[map])?;
@@ -136,10 +103,10 @@ fn short_digest() -> io::Result<()> {
     let free = ["cbc", "ctr", "ecb", "xts"].iter().map(name).find(|name| !known.contains(name));
     let name = free.ok_or_else(|| io::Error::other("every mode was tried already"))?;
     println!("{name}");
-    match bind_algorithm("aead", &name) {
+    match algorithm("aead", &name) {
         // What the template refuses is not found.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(denied("no such algorithm")),
-        other => other,
+        other => other.map(drop),
     }
 }
 
@@ -147,7 +114,7 @@ fn short_digest() -> io::Result<()> {
 fn device_statistics() -> io::Result<()> {
     /// What IFB has of each queue and direction (`ifb_q_stats_desc`, drivers/net/ifb.c).
     const EACH: u32 = 2;
-    let device = netlink::Device::new("ifb", "trigger0", (1, 8))?;
+    let device = netlink::Device::new("ifb", "trigger0", (1, 8), &[])?;
     let count = driver_info(device.name())?;
     println!("{count} statistics");
     if count > EACH * 2 { Ok(()) } else { Err(denied("as many as there are queues")) }
@@ -164,34 +131,8 @@ fn listed_file_system(name: &str) -> io::Result<()> {
 
 /// Two disks of memory as a RAID 10 with as many far copies as none: the kernel divides by that number.
 fn no_far_copies() -> io::Result<()> {
-    let wait = |path: &str| {
-        for _ in 0..50 {
-            if Path::new(path).exists() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
-    std::fs::write("/sys/module/md_mod/parameters/new_array", "md_trigger")?;
-    wait("/sys/block/md_trigger/md");
-    let set = |file: &str, value: &str| {
-        let path = format!("/sys/block/md_trigger/md/{file}");
-        std::fs::write(&path, value)
-            .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))
-    };
-    set("metadata_version", "none")?;
-    set("level", "raid10")?;
-    set("raid_disks", "2")?;
-    set("chunk_size", "65536")?;
-    set("layout", &0x2_0002.to_string())?;
-    for (slot, disk) in ["ram0", "ram1"].iter().enumerate() {
-        let number = std::fs::read_to_string(format!("/sys/block/{disk}/dev"))?;
-        set("new_dev", number.trim())?;
-        set(&format!("dev-{disk}/slot"), &slot.to_string())?;
-    }
-    set("component_size", "1024")?;
-    let started = set("array_state", "active");
-    // Whatever came of it is taken apart again.
-    let _ = set("array_state", "clear");
-    started
+    let layout = 0x2_0002.to_string();
+    let settings =
+        [("level", "raid10"), ("raid_disks", "2"), ("chunk_size", "65536"), ("layout", &layout)];
+    Array::start("md_trigger", &settings, ["ram0", "ram1"]).map(drop)
 }
