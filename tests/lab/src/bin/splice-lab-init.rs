@@ -11,6 +11,17 @@ use splice_lab::guest::{construct, exercise, flip, kernel, load, probe, serve, s
 #[cfg(target_arch = "x86_64")]
 use splice_lab::guest::{faulty, mutant};
 
+/// How a command ends that has nothing to print but an error.
+fn told(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("splice-lab-init: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -35,14 +46,9 @@ fn main() -> ExitCode {
             Ok(number) => load::sleep(number),
             Err(_) => ExitCode::from(2),
         },
+        ["shared-names"] => told(kernel::shared_names()),
         ["unrest", modules @ ..] => unrest::run(modules),
-        ["settle"] => match kernel::settle() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("splice-lab-init: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        ["settle"] => told(kernel::settle()),
         ["load", threads, pace] => match (threads.parse(), pace.parse()) {
             (Ok(threads), Ok(pace)) => load::run(threads, Duration::from_micros(pace)),
             _ => ExitCode::from(2),
@@ -59,7 +65,8 @@ fn main() -> ExitCode {
             eprintln!(
                 "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | \
                  faulty COMMAND… | mutant ROUNDS SEED COMMAND… | exercise NAME… | flip FILE | \
-                 threads NUMBER | settle | unrest MODULE… | load THREADS PACE_US"
+                 threads NUMBER | settle | \
+                 shared-names | unrest MODULE… | load THREADS PACE_US"
             );
             ExitCode::from(2)
         }

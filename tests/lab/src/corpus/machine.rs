@@ -2,14 +2,16 @@
 //! Updates on and off in machines under load: many in a machine one after the other, and then all of
 //! them at once.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
+use serde_json::{Map, Value};
 
 use super::Row;
 use super::exercise::{self, Running};
 use super::record::{Outcome, Record, Store};
-use crate::session::{Answer, Contents, Guest, Lab};
+use crate::session::{Answer, Contents, Guest, Lab, search};
 
 /// How many updates one machine has one after the other.
 const BATCH: usize = 32;
@@ -26,10 +28,11 @@ pub(super) fn one_by_one(lab: &Lab, store: &Store, rows: &mut [Row]) -> Result<(
         }
         let contents = contents(batch.iter().map(|row| &**row), BATCH)?;
         let mut guest = Guest::boot(lab, &lab.image, &contents)?;
+        let shared = shared_names(&mut guest)?;
         guest.machine.start_load()?;
         for row in &mut batch {
             eprintln!("try {} of {total} updates", row.patch.id);
-            let tried = one(&mut guest, &mut row.record);
+            let tried = one(&mut guest, &mut row.record, &shared);
             if let Err(error) = &tried {
                 row.record.end(Outcome::Failed, &format!("{error:#}"));
             }
@@ -72,7 +75,14 @@ fn took(answer: &Answer) -> u64 {
     u64::try_from(answer.duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn one(guest: &mut Guest, record: &mut Record) -> Result<()> {
+/// The names that more than one symbol of the kernel image has, from the running kernel's own list.
+fn shared_names(guest: &mut Guest) -> Result<BTreeSet<String>> {
+    let outcome = guest.machine.run_words(&["/init", "shared-names"])?;
+    ensure!(outcome.exit == Some(0), "the kernel's symbols cannot be listed: {outcome:?}");
+    Ok(outcome.stdout.lines().map(str::to_owned).collect())
+}
+
+fn one(guest: &mut Guest, record: &mut Record, shared: &BTreeSet<String>) -> Result<()> {
     for module in record.modules().cloned().collect::<Vec<_>>() {
         if let Err(error) = guest.load_module(&module) {
             let why = format!("module {module} cannot be loaded in this machine: {error:#}");
@@ -82,7 +92,7 @@ fn one(guest: &mut Guest, record: &mut Record) -> Result<()> {
     }
     let exercises = Running::begin(guest, exercise::of_all(std::iter::once(&*record)))?;
     record.exercises = exercises.names();
-    let switched = there_and_back(guest, record, &exercises);
+    let switched = there_and_back(guest, record, &exercises, shared);
     let rounds = exercises.end(guest);
     if switched? {
         record.rounds = rounds?;
@@ -94,7 +104,12 @@ fn one(guest: &mut Guest, record: &mut Record) -> Result<()> {
 
 /// Checks an update, applies it and takes it back; exercises go on before, meanwhile and after. False if it
 /// was refused.
-fn there_and_back(guest: &mut Guest, record: &mut Record, exercises: &Running) -> Result<bool> {
+fn there_and_back(
+    guest: &mut Guest,
+    record: &mut Record,
+    exercises: &Running,
+    shared: &BTreeSet<String>,
+) -> Result<bool> {
     let id = record.id.clone();
     exercises.round(guest)?;
     let checked = guest.check(&id)?;
@@ -103,7 +118,10 @@ fn there_and_back(guest: &mut Guest, record: &mut Record, exercises: &Running) -
         record.end(Outcome::Refused, &checked.stderr);
         return Ok(false);
     }
-    checked.success()?;
+    let checked = checked.success()?;
+    let met = symbols(&checked.json);
+    record.ambiguous =
+        met.chain(record.changed.iter().cloned()).filter(|name| shared.contains(name)).collect();
     let applied = guest.apply(&id)?.success()?;
     record.apply = took(&applied);
     for (field, key) in [
@@ -120,6 +138,14 @@ fn there_and_back(guest: &mut Guest, record: &mut Record, exercises: &Running) -
     guest.check(&id)?.success()?;
     exercises.round(guest)?;
     Ok(true)
+}
+
+/// The symbols of the kernel that `check` has found for the new code.
+fn symbols(checked: &Value) -> impl Iterator<Item = String> {
+    let targets = search(checked, "targets").and_then(Value::as_array).into_iter().flatten();
+    let links = targets.filter_map(|target| target.get("symbols")?.as_object()).flat_map(Map::keys);
+    // `splice_sym_NUMBER_NAME`.
+    links.filter_map(|link| link.splitn(4, '_').nth(3)).map(str::to_owned)
 }
 
 /// Run-pre says of an update that is in effect that the jumps at its sites lead into it.

@@ -285,7 +285,8 @@ fn figures(out: &mut String, rows: &[Row]) {
         out,
         "\nPhases of `create`, of all time spent: {}. The compiler, the assembler and the linker have {}.\n\n\
          The {} updates replace {} functions ({} of them with code of a function inlined into them), add {}, and \
-         replace {} data objects in place.\n",
+         replace {} data objects in place.\nOf the names of what they replace or their new code needs, {} (in {} \
+         updates) belong to more than one symbol of the image.\n",
         shares.join(", "),
         share(builds.sum()),
         made.len(),
@@ -293,6 +294,8 @@ fn figures(out: &mut String, rows: &[Row]) {
         total(|r| r.inlined),
         total(|r| r.new),
         total(|r| r.data),
+        total(|r| r.ambiguous.len()),
+        made.iter().filter(|record| !record.ambiguous.is_empty()).count(),
     );
 }
 

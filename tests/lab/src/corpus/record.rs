@@ -99,6 +99,9 @@ pub(super) struct Record {
     pub(super) attempts: u64,
     /// Threads that were examined.
     pub(super) threads: u64,
+    /// Symbols that it replaces or that its new code needs whose names others of the kernel have, too.
+    #[serde(default)]
+    pub(super) ambiguous: Vec<String>,
     /// The exercises that went on meanwhile, and how many rounds they made.
     #[serde(default)]
     pub(super) exercises: Vec<String>,

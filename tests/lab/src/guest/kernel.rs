@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Kernel modules, the kernel log, and switching off.
+//! Kernel modules, the kernel log, names in the kernel, and switching off.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
@@ -72,4 +73,21 @@ pub fn settle() -> Result<()> {
 pub fn power_off() -> Result<()> {
     rustix::fs::sync();
     reboot(RebootCommand::Restart).context("cannot switch off")
+}
+
+/// Prints the names that more than one symbol of the kernel image has, each once.
+pub fn shared_names() -> Result<()> {
+    let text = std::fs::read_to_string("/proc/kallsyms").context("cannot read the symbols")?;
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    for line in text.lines() {
+        // ADDRESS KIND NAME, and [MODULE] behind it if it is not of the image.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [_, _, name] = words.as_slice() {
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    for (name, _) in counts.iter().filter(|(_, count)| **count > 1) {
+        println!("{name}");
+    }
+    Ok(())
 }
