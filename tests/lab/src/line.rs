@@ -43,6 +43,7 @@ pub fn run(
     ensure!(!patches.is_empty(), "{target} changes nothing in {}", BUILT_IN.join(", "));
     println!("{} changed files", patches.len());
     patches.truncate(limit);
+    // A change of several files is no patch that compiles when it is cut into one for each file.
     let tally = corpus::try_all(&lab, patches)?;
     ensure!(tally.failed == 0, "{} of the fixes failed", tally.failed);
     ensure!(tally.passed > 0, "no fix could be applied");

@@ -58,9 +58,14 @@ pub struct Tally {
     pub passed: usize,
     /// Refused with a reason, or without an effect on this kernel.
     pub refused: usize,
+    /// What they make of the source does not compile.
+    pub incomplete: usize,
     /// Anything else.
     pub failed: usize,
 }
+
+/// Words of `splice create` for that.
+const DOES_NOT_COMPILE: &str = "the patched source does not compile";
 
 /// Which fixes are to be tried.
 pub enum Choice<'a> {
@@ -106,7 +111,8 @@ pub fn run(choice: &Choice<'_>, page: Option<&Path>) -> Result<bool> {
     }
     // The first of the manifest are all within reach.
     let all_within_reach = matches!(choice, Choice::First(_));
-    Ok(tally.failed == 0 && !(all_within_reach && tally.refused > 0))
+    let failed = tally.failed + tally.incomplete;
+    Ok(failed == 0 && !(all_within_reach && tally.refused > 0))
 }
 
 /// Takes each patch through create, check, apply and undo on the lab's kernel, and prints the table.
@@ -163,10 +169,11 @@ fn go(lab: &Lab, patches: Vec<Patch>) -> Result<Vec<Row>> {
     }
     let tally = tally(&rows);
     println!(
-        "{} fixes: {} passed, {} refused, {} failed",
+        "{} fixes: {} passed, {} refused, {} do not compile, {} failed",
         rows.len(),
         tally.passed,
         tally.refused,
+        tally.incomplete,
         tally.failed
     );
     Ok(rows)
@@ -175,10 +182,15 @@ fn go(lab: &Lab, patches: Vec<Patch>) -> Result<Vec<Row>> {
 fn tally(rows: &[Row]) -> Tally {
     let count =
         |wanted: &[Outcome]| rows.iter().filter(|row| wanted.contains(&row.record.outcome)).count();
+    let does_not_compile = |row: &&Row| {
+        row.record.outcome == Outcome::Failed && row.record.why.contains(DOES_NOT_COMPILE)
+    };
+    let incomplete = rows.iter().filter(does_not_compile).count();
     Tally {
         passed: count(&[Outcome::Applied]),
         refused: count(&[Outcome::Refused, Outcome::Unchanged, Outcome::NotLoaded]),
-        failed: count(&[Outcome::Failed, Outcome::Pending, Outcome::Created]),
+        incomplete,
+        failed: count(&[Outcome::Failed, Outcome::Pending, Outcome::Created]) - incomplete,
     }
 }
 
