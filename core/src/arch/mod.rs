@@ -22,7 +22,7 @@ pub use diff::{
     RunMatch, Verdict,
 };
 pub use registry::{ArchEntry, all, by_machine, by_name};
-pub use reloc::{RelocInfo, RelocKind, RelocationFixup, Settled};
+pub use reloc::{RelocInfo, RelocKind, RelocationFixup, Settled, Uleb128};
 pub use stack::{NeverQuiescent, StackSafety, StackWord};
 pub use trampoline::{BitField, NoRoom, Site, Template, TrampolineEncoder};
 

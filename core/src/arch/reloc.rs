@@ -32,6 +32,16 @@ pub struct RelocInfo {
     pub kind: RelocKind,
 }
 
+/// What a relocation does with a number of variable length (ULEB128, DWARF 5 section 7.6): a difference is
+/// made of two of them at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uleb128 {
+    /// S + A is stored.
+    Set,
+    /// S + A is subtracted from what was stored.
+    Sub,
+}
+
 /// A reference that code makes to a place outside it, and for which there is no relocation because
 /// the assembler knew the distance. It is given as the relocation that it would have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +60,19 @@ pub struct Settled {
 pub trait RelocationFixup: Send + Sync {
     /// The table's row for a type; `None` means unknown, which the engine refuses.
     fn describe(&self, r_type: u32) -> Option<&'static RelocInfo>;
+
+    /// What a type does whose field is a number of variable length. Only debug information has such, and
+    /// only where the assembler may not settle a distance; the table does not list them.
+    fn uleb128(&self, _r_type: u32) -> Option<Uleb128> {
+        None
+    }
+
+    /// What a linker leaves of padding that it fits to where the code comes to lie, whatever else it
+    /// is told: `addend` bytes that the assembler has left, and which then begin at `at`, counted from
+    /// an address that is aligned as the section is. Nothing if the type does not mark padding.
+    fn padding(&self, _at: u64, _r_type: u32, _addend: i64) -> Option<Vec<u8>> {
+        None
+    }
 
     /// The type that stores a plain absolute address of 8 bytes in data.
     fn absolute64(&self) -> u32;

@@ -14,7 +14,7 @@ use object::elf::{
 use object::read::elf::{FileHeader, Rela as _, SectionHeader, Sym};
 
 use super::{Budget, DebugError, Reader};
-use crate::arch::Arch;
+use crate::arch::{Arch, Uleb128};
 use crate::unit::Unit;
 
 /// What is read. Locations of variables, macros and unwind tables say nothing of layouts.
@@ -160,6 +160,7 @@ fn read(
             continue;
         };
         let Some((relas, _)) = section.rela(endian, bytes).map_err(text)? else { continue };
+        let mut differences = BTreeMap::new();
         for rela in relas {
             let index = object::SymbolIndex(rela.r_sym(endian, false) as usize);
             let symbol = symbols.symbol(index).map_err(text)?;
@@ -172,9 +173,17 @@ fn read(
                     base.wrapping_add(symbol.st_value(endian))
                 }
             };
-            apply(arch, data, rela.r_offset(endian), rela.r_type(endian, false).0, value, {
-                rela.r_addend(endian)
-            })?;
+            let (offset, r_type) = (rela.r_offset(endian), rela.r_type(endian, false).0);
+            let addend = rela.r_addend(endian);
+            match arch.reloc().uleb128(r_type) {
+                None => apply(arch, data, offset, r_type, value, addend)?,
+                Some(how) => {
+                    differ(&mut differences, offset, how, value.wrapping_add_signed(addend))?;
+                }
+            }
+        }
+        for (offset, difference) in differences {
+            store_uleb128(data, offset, difference)?;
         }
     }
     Ok(found)
@@ -198,4 +207,69 @@ fn apply(
         .and_then(|to| data.get_mut(from..to))
         .ok_or("a relocation lies outside its section")?;
     arch.reloc().apply(r_type, value, addend, offset, field).map_err(|e| e.to_string())
+}
+
+/// One half of a difference of variable length. Halves are large, only the difference has the length of
+/// its field.
+fn differ(
+    differences: &mut BTreeMap<u64, u64>,
+    offset: u64,
+    how: Uleb128,
+    value: u64,
+) -> Result<(), String> {
+    match (how, differences.get_mut(&offset)) {
+        (Uleb128::Set, None) => {
+            differences.insert(offset, value);
+            Ok(())
+        }
+        (Uleb128::Sub, Some(sum)) => {
+            *sum = sum.wrapping_sub(value);
+            Ok(())
+        }
+        _ => Err("the relocations of a number of variable length are not a difference".into()),
+    }
+}
+
+/// Stores a number over one that takes as many bytes.
+fn store_uleb128(data: &mut [u8], offset: u64, mut value: u64) -> Result<(), String> {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX);
+    for byte in data.get_mut(from..).unwrap_or_default() {
+        let more = *byte & 0x80;
+        *byte = more | (value & 0x7f) as u8;
+        value >>= 7;
+        if more == 0 {
+            return match value {
+                0 => Ok(()),
+                _ => Err("a number of variable length does not fit where it belongs".into()),
+            };
+        }
+    }
+    Err("a number of variable length has no end".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_takes_the_length_that_it_has() {
+        let mut data = [0xff, 0x80, 0x00, 0xff];
+        store_uleb128(&mut data, 1, 5).unwrap();
+        assert_eq!(data, [0xff, 0x85, 0x00, 0xff]);
+        store_uleb128(&mut data, 1, 0x3fff).unwrap();
+        assert_eq!(data, [0xff, 0xff, 0x7f, 0xff]);
+        assert!(store_uleb128(&mut data, 1, 0x4000).is_err());
+        assert!(store_uleb128(&mut data, 3, 0).is_err(), "it goes on behind the section");
+        assert!(store_uleb128(&mut data, 9, 0).is_err());
+    }
+
+    #[test]
+    fn half_a_difference_is_refused() {
+        let mut all = BTreeMap::new();
+        assert!(differ(&mut all, 0, Uleb128::Sub, 1).is_err());
+        differ(&mut all, 0, Uleb128::Set, 7).unwrap();
+        assert!(differ(&mut all, 0, Uleb128::Set, 7).is_err());
+        differ(&mut all, 0, Uleb128::Sub, 3).unwrap();
+        assert_eq!(all.get(&0), Some(&4));
+    }
 }

@@ -363,9 +363,10 @@ impl Selector<'_, '_> {
                 continue;
             }
             let bias = reloc.addend.wrapping_sub(target_offset);
-            let (to, addend) =
-                self.leads_to(span, reloc, post.refers(id, reloc, target_offset), bias, numbering)?;
-            if let Some(reach) = self.short_reach(reloc) {
+            let target = post.refers(id, reloc, target_offset);
+            let is_within = matches!(target, Target::Span { id: to, .. } if to == id);
+            let (to, addend) = self.leads_to(span, reloc, target, bias, numbering)?;
+            if let Some(reach) = self.short_reach(reloc).filter(|_| !is_within) {
                 let what = post.symbols.get(reloc.symbol as usize).map_or("", |s| &s.name);
                 let why = format!("its branch there reaches no further than {reach} bytes");
                 return Err(self.reference(span, what, &why));

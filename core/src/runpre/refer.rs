@@ -117,7 +117,7 @@ impl References<'_> {
                 else {
                     return Leads::There;
                 };
-                self.holds(piece, address, from)
+                self.holds(piece, address, from, section)
             }
             // A weak definition may have lost to another unit's.
             SpanKind::Function | SpanKind::Data
@@ -149,11 +149,11 @@ impl References<'_> {
         }
     }
 
-    /// Whether these bytes stand at an address, which is one for constants.
-    fn holds(&self, bytes: &[u8], address: u64, from: u64) -> Leads {
+    /// Whether these bytes of a section stand at an address, which is one for constants.
+    fn holds(&self, bytes: &[u8], address: u64, from: u64, section: &str) -> Leads {
         // What an update has brought has its constants where the update's module is.
         let is_images = || self.target == VMLINUX && self.snapshot.update_at(from).is_none();
-        if !self.snapshot.is_constant(address) && is_images() {
+        if !self.snapshot.is_constant(address, section) && is_images() {
             return Leads::Elsewhere(format!(
                 "it leads to {address:#x}, where the image has no constants"
             ));

@@ -71,11 +71,13 @@ impl Snapshot {
         there.any(|s| s.name.ends_with(name) && self.stack.update_of(s.module).is_some())
     }
 
-    /// Whether the kernel image may have its constants there: where its symbol list says that read-only
-    /// data begin and end (include/asm-generic/vmlinux.lds.h, RO_DATA), else anywhere in the image.
-    pub(super) fn is_constant(&self, address: u64) -> bool {
+    /// Whether the kernel image may have constants of that section there: where its symbol list says that
+    /// read-only data begin and end (include/asm-generic/vmlinux.lds.h, RO_DATA), else anywhere in the
+    /// image. Small ones (`.srodata`) are with the small data, where the ABI has such.
+    pub(super) fn is_constant(&self, address: u64, section: &str) -> bool {
         let named = |name| self.symbols.named(name).next().map(|s| s.address);
-        let (start, end) = match (named("__start_rodata"), named("__end_rodata")) {
+        let end = if section.starts_with(".srodata") { "_edata" } else { "__end_rodata" };
+        let (start, end) = match (named("__start_rodata"), named(end)) {
             (Some(start), Some(end)) => (start, end),
             _ => (self.text.0, named("_end").unwrap_or(u64::MAX)),
         };

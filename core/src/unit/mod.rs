@@ -6,6 +6,7 @@
 //! an undefined symbol. Nothing here compares or decides.
 
 mod counterpart;
+mod linked;
 mod payload;
 mod read;
 mod sections;

@@ -8,7 +8,9 @@ use object::elf::{
 };
 use object::read::elf::{FileHeader, Rela as _, SectionHeader, Sym};
 
-use super::{Reloc, Role, Section, Symbol, SymbolPlace, Unit, UnitError, settled, span, special};
+use super::{
+    Reloc, Role, Section, Symbol, SymbolPlace, Unit, UnitError, linked, settled, span, special,
+};
 use crate::arch::Arch;
 
 /// Larger claims of a file are refused: no unit of a kernel comes near.
@@ -36,6 +38,7 @@ impl Unit {
                 section.name
             )));
         }
+        linked::settle(arch, &mut unit).map_err(malformed)?;
         span::cut(arch, &mut unit);
         settled::restore(arch, &mut unit)?;
         Ok(unit)

@@ -118,8 +118,9 @@ fn is_regular(unit: &Unit, section: &Section, owner: u64, size: u64, alike: Alik
         (start, section.relocs.get(from..to).unwrap_or_default())
     };
     let (_, first) = entry(0);
-    let Some(named) = first.iter().find(|r| r.offset == owner) else { return false };
-    let code = leads_to_code(unit, named);
+    if !first.iter().any(|r| r.offset == owner) {
+        return false;
+    }
     let owners = match alike {
         Alike::Offsets => false,
         Alike::Owners { if_single } => if_single || first.len() > 1,
@@ -127,8 +128,11 @@ fn is_regular(unit: &Unit, section: &Section, owner: u64, size: u64, alike: Alik
     (1..section.size.div_ceil(size)).all(|n| {
         let (start, relocs) = entry(n);
         let same = |(r, f): (&Reloc, &Reloc)| {
+            // Several may be at one place, such as those of a difference.
             r.offset - start == f.offset
-                && (f.offset != owner || !owners || leads_to_code(unit, r) == code)
+                && (f.offset != owner
+                    || !owners
+                    || leads_to_code(unit, r) == leads_to_code(unit, f))
         };
         relocs.len() == first.len() && relocs.iter().zip(first).all(same)
     })

@@ -10,20 +10,21 @@ use std::sync::Once;
 use abi_stable::prefix_type::PrefixTypeTrait;
 use abi_stable::std_types::{ROption, RResult, RSlice, RSliceMut, RStr, RString, RVec};
 use splice_core::arch::{
-    Arch, ArchError, Argument, Code, KernelView, NoRoom, RelocKind, RunCode, RunMatch, Verdict,
+    Arch, ArchError, Argument, Code, KernelView, NoRoom, RelocKind, RunCode, RunMatch, Uleb128,
+    Verdict,
 };
 use splice_core::unit::{EntrySize, Role, SpecialSection};
 
 use crate::convert;
 use crate::v1::{
     AddedV1, AddedV1Ref, Answer, ArgumentV1, BitFieldV1, CodeV1, DifferenceV1, FAILURE_OTHER,
-    FAILURE_PANIC, FactsV1, FailureV1, FlatImageV1, HandleV1, KernelV1, LearnedV1, MatchedV1,
-    MismatchV1, NeverQuiescentV1, PartialV1, PluginV1, PluginV1Ref, RELOC_ADDRESS, RELOC_BRANCH,
-    RELOC_NONE, ROLE_ANNOTATES, ROLE_BOOT, ROLE_DATA, ROLE_DROPPED, ROLE_DYNAMIC, ROLE_FROZEN,
-    ROLE_IDS, ROLE_LISTED, ROLE_PARALLEL, ROLE_PAYLOAD, ROLE_PLACED, ROLE_STAYS, ROLE_TRAVELS,
-    RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1, RunMatchV1, SIZE_FIXED, SIZE_FROM_HEADER,
-    SIZE_FROM_RELOCATIONS, SIZE_ONE_OF, SIZE_WHOLE, SettledV1, SpecialSectionV1, TemplateV1,
-    VerdictV1,
+    FAILURE_PANIC, FactsV1, FailureV1, FlatImageV1, HandleV1, KernelV1, LearnedV1, LinkingV1,
+    LinkingV1Ref, MatchedV1, MismatchV1, NeverQuiescentV1, PartialV1, PluginV1, PluginV1Ref,
+    RELOC_ADDRESS, RELOC_BRANCH, RELOC_NONE, ROLE_ANNOTATES, ROLE_BOOT, ROLE_DATA, ROLE_DROPPED,
+    ROLE_DYNAMIC, ROLE_FROZEN, ROLE_IDS, ROLE_LISTED, ROLE_PARALLEL, ROLE_PAYLOAD, ROLE_PLACED,
+    ROLE_STAYS, ROLE_TRAVELS, RangeV1, RelocInfoV1, RuleCountV1, RunCodeV1, RunMatchV1, SIZE_FIXED,
+    SIZE_FROM_HEADER, SIZE_FROM_RELOCATIONS, SIZE_ONE_OF, SIZE_WHOLE, SettledV1, SpecialSectionV1,
+    TemplateV1, ULEB128_SET, ULEB128_SUB, VerdictV1,
 };
 
 /// Relocation types that [`splice_core::arch::RelocationFixup::describe`] is asked for when the
@@ -66,6 +67,11 @@ pub fn added<E: Export>() -> AddedV1Ref {
         settled: settled::<E>,
     }
     .leak_into_prefix()
+}
+
+/// Those about what is left to the linker.
+pub fn linking<E: Export>() -> LinkingV1Ref {
+    LinkingV1 { uleb128: uleb128::<E>, padding: padding::<E> }.leak_into_prefix()
 }
 
 thread_local! {
@@ -460,6 +466,20 @@ extern "C" fn arguments<E: Export>(
 
 extern "C" fn runs_on<E: Export>(code: &CodeV1<'_>) -> Answer<bool> {
     guard(|| with_code(code, |code| Ok(E::arch().diff().runs_on(code))))
+}
+
+extern "C" fn padding<E: Export>(at: u64, r_type: u32, addend: i64) -> Answer<ROption<RVec<u8>>> {
+    guard(|| Ok(E::arch().reloc().padding(at, r_type, addend).map(RVec::from).into()))
+}
+
+extern "C" fn uleb128<E: Export>(r_type: u32) -> Answer<u8> {
+    guard(|| {
+        Ok(match E::arch().reloc().uleb128(r_type) {
+            Some(Uleb128::Set) => ULEB128_SET,
+            Some(Uleb128::Sub) => ULEB128_SUB,
+            None => 0,
+        })
+    })
 }
 
 extern "C" fn settled<E: Export>(code: &CodeV1<'_>) -> Answer<RVec<SettledV1>> {

@@ -41,6 +41,9 @@ pub const SYMBOL: &str = "splice_plugin_v1";
 /// Name of the symbol by which it finds those that came later, if the plugin has them.
 pub const SYMBOL_ADDED: &str = "splice_plugin_v1_added";
 
+/// Name of the symbol by which it finds those about what is left to the linker, which came after that.
+pub const SYMBOL_LINKING: &str = "splice_plugin_v1_linking";
+
 /// Exports a backend: once in a crate of type `cdylib`, at module level.
 ///
 /// The backend is an expression of type `&'static dyn Arch`, usually a reference to a unit struct.
@@ -96,6 +99,21 @@ macro_rules! export_arch {
                     $crate::abi_stable::library::LibHeader::from_constructor::<
                         $crate::v1::AddedV1Ref,
                     >(load_added, $crate::abi_stable::library::CheckTypeLayout::Yes)
+                };
+
+            extern "C" fn load_linking() -> $crate::abi_stable::library::RootModuleResult {
+                $crate::abi_stable::library::__call_root_module_loader(
+                    $crate::export::linking::<Exported>,
+                )
+            }
+
+            #[unsafe(export_name = "splice_plugin_v1_linking")]
+            static LINKING: $crate::abi_stable::library::LibHeader =
+                // SAFETY: `load_linking` returns a `LinkingV1Ref`.
+                unsafe {
+                    $crate::abi_stable::library::LibHeader::from_constructor::<
+                        $crate::v1::LinkingV1Ref,
+                    >(load_linking, $crate::abi_stable::library::CheckTypeLayout::Yes)
                 };
         };
     };

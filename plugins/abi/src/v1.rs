@@ -209,6 +209,10 @@ pub struct RelocInfoV1 {
     pub kind: u8,
 }
 
+/// `Uleb128::Set`.
+pub const ULEB128_SET: u8 = 1;
+/// `Uleb128::Sub`.
+pub const ULEB128_SUB: u8 = 2;
 /// `RelocKind::None`.
 pub const RELOC_NONE: u8 = 0;
 /// `RelocKind::Branch`.
@@ -409,5 +413,26 @@ impl abi_stable::library::RootModule for AddedV1Ref {
     abi_stable::declare_root_module_statics! {AddedV1Ref}
     const BASE_NAME: &'static str = "splice_plugin_added";
     const NAME: &'static str = "splice plugin, version 1, what came later";
+    const VERSION_STRINGS: abi_stable::sabi_types::VersionStrings = PluginV1Ref::VERSION_STRINGS;
+}
+
+/// Entries that came after those, about what an assembler leaves to the linker, behind a symbol of their own
+/// ([`crate::SYMBOL_LINKING`]).
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = LinkingV1Ref)))]
+#[sabi(missing_field(panic))]
+pub struct LinkingV1 {
+    /// Type; [`ULEB128_SET`], [`ULEB128_SUB`], or something else for none.
+    pub uleb128: extern "C" fn(u32) -> Answer<u8>,
+    /// Address, type, addend.
+    #[sabi(last_prefix_field)]
+    pub padding: extern "C" fn(u64, u32, i64) -> Answer<ROption<RVec<u8>>>,
+}
+
+impl abi_stable::library::RootModule for LinkingV1Ref {
+    abi_stable::declare_root_module_statics! {LinkingV1Ref}
+    const BASE_NAME: &'static str = "splice_plugin_linking";
+    const NAME: &'static str = "splice plugin, version 1, what is left to the linker";
     const VERSION_STRINGS: abi_stable::sabi_types::VersionStrings = PluginV1Ref::VERSION_STRINGS;
 }

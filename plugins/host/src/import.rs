@@ -13,14 +13,14 @@ use abi_stable::std_types::{RResult, RSlice, RSliceMut, RStr};
 use splice_core::arch::{
     Arch, ArchError, Argument, Code, Difference, FlatImage, FunctionDiff, KernelView, Learned,
     Mismatch, NeverQuiescent, NoRoom, Partial, RelocInfo, RelocationFixup, RuleCount, RunCode,
-    RunMatch, Settled, Site, StackSafety, StackWord, Template, TrampolineEncoder, Verdict,
+    RunMatch, Settled, Site, StackSafety, StackWord, Template, TrampolineEncoder, Uleb128, Verdict,
 };
 use splice_core::unit::SpecialSection;
 use splice_plugin_abi::convert;
 use splice_plugin_abi::v1::{
     AddedV1Ref, Answer, ArgumentV1, CodeV1, FAILURE_ENTRY, FAILURE_OUTSIDE, FAILURE_PANIC,
-    FAILURE_RANGE, FAILURE_UNDECODABLE, FAILURE_UNKNOWN_RELOCATION, FailureV1, PluginV1Ref,
-    RangeV1, RunCodeV1, RunMatchV1, SettledV1, VerdictV1,
+    FAILURE_RANGE, FAILURE_UNDECODABLE, FAILURE_UNKNOWN_RELOCATION, FailureV1, LinkingV1Ref,
+    PluginV1Ref, RangeV1, RunCodeV1, RunMatchV1, SettledV1, ULEB128_SET, ULEB128_SUB, VerdictV1,
 };
 
 use crate::error::one_line;
@@ -30,20 +30,30 @@ use crate::kernel;
 /// More names of rules than any backend has; they are kept for ever.
 const MOST_RULES: usize = 1024;
 
+/// What a plugin exports: its entries, and those that came later if it has them.
+pub(crate) struct Tables {
+    pub(crate) entries: PluginV1Ref,
+    pub(crate) added: Option<AddedV1Ref>,
+    pub(crate) linking: Option<LinkingV1Ref>,
+}
+
 /// A loaded plugin.
 pub(crate) struct Imported {
     facts: Facts,
     entries: PluginV1Ref,
     /// Those that came later, if it has them.
     added: Option<AddedV1Ref>,
+    linking: Option<LinkingV1Ref>,
     /// What the first panic said.
     panic: OnceLock<String>,
     rules: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Imported {
-    pub(crate) fn new(facts: Facts, entries: PluginV1Ref, added: Option<AddedV1Ref>) -> Imported {
-        Imported { facts, entries, added, panic: OnceLock::new(), rules: Mutex::default() }
+    pub(crate) fn new(facts: Facts, tables: Tables) -> Imported {
+        let Tables { entries, added, linking } = tables;
+        let (panic, rules) = (OnceLock::new(), Mutex::default());
+        Imported { facts, entries, added, linking, panic, rules }
     }
 
     pub(crate) fn relocations(&self) -> &'static [RelocInfo] {
@@ -305,6 +315,22 @@ impl RelocationFixup for Imported {
         let offsets =
             self.with_code(code, |code| self.believe(self.entries.target_offsets()(code)))?;
         Ok(offsets.into())
+    }
+
+    fn uleb128(&self, r_type: u32) -> Option<Uleb128> {
+        let ask = self.linking.map(|linking| linking.uleb128());
+        // What is not known is refused by whoever has asked.
+        match self.careful(ask.map(|ask| ask(r_type)))? {
+            ULEB128_SET => Some(Uleb128::Set),
+            ULEB128_SUB => Some(Uleb128::Sub),
+            _ => None,
+        }
+    }
+
+    fn padding(&self, at: u64, r_type: u32, addend: i64) -> Option<Vec<u8>> {
+        let ask = self.linking.map(|linking| linking.padding());
+        let bytes = self.careful(ask.map(|ask| ask(at, r_type, addend)))?.into_option()?;
+        Some(bytes.into())
     }
 
     fn settled(&self, code: &Code<'_>) -> Result<Vec<Settled>, ArchError> {

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use abi_stable::library::{AbiHeaderRef, LibraryError};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use splice_core::arch::{Arch, ArchError, check};
-use splice_plugin_abi::v1::{AddedV1Ref, FAILURE_PANIC, PluginV1Ref};
-use splice_plugin_abi::{SYMBOL, SYMBOL_ADDED};
+use splice_plugin_abi::v1::{AddedV1Ref, FAILURE_PANIC, LinkingV1Ref, PluginV1Ref};
+use splice_plugin_abi::{SYMBOL, SYMBOL_ADDED, SYMBOL_LINKING};
 
 use crate::PluginError;
 use crate::error::one_line;
 use crate::facts::Facts;
 use crate::file::{self, Note};
-use crate::import::Imported;
+use crate::import::{Imported, Tables};
 
 /// Loads the plugin in that file, after everything that can be known without running it has been
 /// looked at, and checks what it says of its architecture. It stays loaded for ever.
@@ -29,8 +29,8 @@ pub(crate) fn load_inspected(
     note: &Note,
 ) -> Result<&'static dyn Arch, PluginError> {
     let owned = || path.to_owned();
-    let (entries, added) = open(path, real)?;
-    let facts = match entries.facts()().into_result() {
+    let tables = open(path, real)?;
+    let facts = match tables.entries.facts()().into_result() {
         Ok(facts) => facts,
         Err(failure) if failure.kind == FAILURE_PANIC => {
             return Err(PluginError::Panicked { path: owned(), why: one_line(&failure.text) });
@@ -41,7 +41,7 @@ pub(crate) fn load_inspected(
     };
     let facts = Facts::new(&facts, note)
         .map_err(|why| PluginError::Nonsense { path: owned(), why: one_line(&why) })?;
-    let imported = Imported::new(facts, entries, added);
+    let imported = Imported::new(facts, tables);
     constant_answers(&imported).map_err(|e| {
         let why = match e {
             ArchError::Nonsense { what, .. } => what,
@@ -64,7 +64,7 @@ fn constant_answers(arch: &Imported) -> Result<(), ArchError> {
 }
 
 /// The plugin's entries, and those that came later if it has them.
-fn open(path: &Path, real: &Path) -> Result<(PluginV1Ref, Option<AddedV1Ref>), PluginError> {
+fn open(path: &Path, real: &Path) -> Result<Tables, PluginError> {
     let cannot = |e: libloading::Error| PluginError::Open {
         path: path.to_owned(),
         why: loader_says(real, &e),
@@ -77,7 +77,7 @@ fn open(path: &Path, real: &Path) -> Result<(PluginV1Ref, Option<AddedV1Ref>), P
         // with a mark and a version that are checked before the rest is looked at.
         unsafe { library.get::<AbiHeaderRef>(symbol) }.ok().map(|header| *header)
     };
-    let (first, added) = (header(SYMBOL), header(SYMBOL_ADDED));
+    let [first, added, linking] = [SYMBOL, SYMBOL_ADDED, SYMBOL_LINKING].map(header);
     // Never unloaded: see the crate's documentation.
     std::mem::forget(library);
     let first = first.ok_or_else(|| PluginError::Layout {
@@ -94,7 +94,14 @@ fn open(path: &Path, real: &Path) -> Result<(PluginV1Ref, Option<AddedV1Ref>), P
         }
         None => None,
     };
-    Ok((entries, added))
+    let linking = match linking {
+        Some(header) => {
+            let header = header.upgrade().map_err(layout)?;
+            Some(header.init_root_module::<LinkingV1Ref>().map_err(layout)?)
+        }
+        None => None,
+    };
+    Ok(Tables { entries, added, linking })
 }
 
 /// The dynamic loader's reason without the file's name, which the message has already.

@@ -51,6 +51,29 @@ pub(crate) fn nop(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// Whether a processor goes on behind the last instruction that is no nop: it does not behind a jump, a call
+/// (of what never returns), or a trap.
+pub(crate) fn runs_on(bytes: &[u8]) -> bool {
+    let (mut rest, mut last) = (bytes, &[][..]);
+    while let Some((insn, behind)) = len(rest).and_then(|len| rest.split_at_checked(len)) {
+        if nop(insn).is_none() {
+            last = insn;
+        }
+        rest = behind;
+    }
+    let word = word(last);
+    match last.len() {
+        // c.j; c.jr, c.jalr and c.ebreak; all zeroes, which are no instruction on purpose.
+        2 => word & 0xe003 != 0xa001 && word & 0xe07f != 0x8002 && word != 0,
+        // jal, jalr, ebreak, sret, mret.
+        4 => {
+            !matches!(word & 0x7f, 0x6f | 0x67)
+                && !matches!(word, 0x0010_0073 | 0x1020_0073 | 0x3020_0073)
+        }
+        _ => true,
+    }
+}
+
 /// Where an immediate's bits stand: for each run of bits the lowest bit's number in the value,
 /// how many, and the lowest bit's number in the word.
 pub(crate) type Pieces = &'static [(u8, u8, u8)];

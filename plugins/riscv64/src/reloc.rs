@@ -8,7 +8,7 @@
 //! Several types may stand at one place: `ADD32` and `SUB32` make a difference, `RELAX` beside
 //! another allows the linker to shorten code.
 
-use splice_plugin_abi::arch::{ArchError, Code, RelocInfo, RelocKind, RelocationFixup};
+use splice_plugin_abi::arch::{ArchError, Code, RelocInfo, RelocKind, RelocationFixup, Uleb128};
 
 use crate::Riscv64;
 use crate::insn::{self, Pieces};
@@ -77,6 +77,11 @@ const fn whole(width: u8) -> u64 {
     if width == 8 { u64::MAX } else { (1u64 << (width * 8)) - 1 }
 }
 
+const ALIGN: u32 = 43;
+/// `R_RISCV_SET_ULEB128` and `R_RISCV_SUB_ULEB128`.
+const SET_ULEB128: u32 = 60;
+const SUB_ULEB128: u32 = 61;
+
 /// The table. What only debugging and unwind information holds (`SUB6`, `…_ULEB128`) is left out.
 static ROWS: &[Row] = &[
     row(0, "R_RISCV_NONE", 0, How::Nothing),
@@ -100,7 +105,7 @@ static ROWS: &[Row] = &[
     row(38, "R_RISCV_SUB16", 2, How::Sub),
     row(39, "R_RISCV_SUB32", 4, How::Sub),
     row(40, "R_RISCV_SUB64", 8, How::Sub),
-    row(43, "R_RISCV_ALIGN", 0, How::Nothing),
+    row(ALIGN, "R_RISCV_ALIGN", 0, How::Nothing),
     row(44, "R_RISCV_RVC_BRANCH", 2, How::Branch(insn::CB)),
     row(45, "R_RISCV_RVC_JUMP", 2, How::Branch(insn::CJ)),
     row(51, "R_RISCV_RELAX", 0, How::Nothing),
@@ -150,6 +155,30 @@ fn sign_extended(value: u64, bits: u32) -> u64 {
 impl RelocationFixup for Riscv64 {
     fn describe(&self, r_type: u32) -> Option<&'static RelocInfo> {
         find(r_type).map(|r| &r.info)
+    }
+
+    /// As the psABI says of `R_RISCV_ALIGN`: the addend is the most that may be needed. GNU ld puts the
+    /// short nop last (`_bfd_riscv_relax_align`).
+    fn padding(&self, at: u64, r_type: u32, addend: i64) -> Option<Vec<u8>> {
+        let most = u64::try_from(addend).ok().filter(|_| r_type == ALIGN)?;
+        let needed = most.checked_add(1)?.checked_next_power_of_two()?.wrapping_sub(at);
+        let needed = needed % (most + 1).next_power_of_two();
+        if needed > most || needed % 2 != 0 {
+            return None;
+        }
+        let mut bytes = insn::NOP.to_le_bytes().repeat(usize::try_from(needed / 4).ok()?);
+        if needed % 4 != 0 {
+            bytes.extend(insn::C_NOP.to_le_bytes());
+        }
+        Some(bytes)
+    }
+
+    fn uleb128(&self, r_type: u32) -> Option<Uleb128> {
+        match r_type {
+            SET_ULEB128 => Some(Uleb128::Set),
+            SUB_ULEB128 => Some(Uleb128::Sub),
+            _ => None,
+        }
     }
 
     fn absolute64(&self) -> u32 {

@@ -97,17 +97,21 @@ fn nops(len: u64) -> Vec<u8> {
     (0..len / 4).flat_map(|_| NOP.to_le_bytes()).collect()
 }
 
-/// Length of the ftrace site at `at`: the run of nops there, which is 8 or 16 bytes.
+/// Length of the ftrace site at `at`: 8 or 16 bytes of nops, all as long as the first. Others may follow,
+/// such as padding or an alternative.
 pub(crate) fn ftrace_len(bytes: &[u8], at: u64) -> Option<u64> {
-    let start = usize::try_from(at).ok()?;
+    let mut rest = bytes.get(usize::try_from(at).ok()?..)?;
+    let first = insn::nop(rest)?;
     let mut len = 0;
-    while let Some(n) = bytes.get(start + len..).and_then(insn::nop) {
-        len += n;
-        if len >= 16 {
-            break;
-        }
+    while len < 16 && insn::nop(rest) == Some(first) {
+        rest = rest.get(first..)?;
+        len += first;
     }
-    matches!(len, 8 | 16).then_some(len as u64)
+    match len {
+        16.. => Some(16),
+        8.. => Some(8),
+        _ => None,
+    }
 }
 
 /// Ftrace site: the compiler's nops become the kernel's at boot, and a call of some trampoline
@@ -206,4 +210,27 @@ fn moved_jumps(replacement: &Code<'_>, from: u64, to: u64) -> Option<Vec<u8>> {
         at += len;
     }
     moved.then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nops_behind_a_site_are_not_its_own() {
+        let (short, long) = ([1, 0], [0x13, 0, 0, 0]);
+        for (parts, len) in [
+            (vec![short.repeat(4), long.to_vec()], Some(8)),
+            (vec![short.repeat(5), long.to_vec()], Some(8)),
+            (vec![short.repeat(8)], Some(16)),
+            (vec![long.repeat(2), short.to_vec()], Some(8)),
+            (vec![long.repeat(4)], Some(16)),
+            (vec![long.to_vec(), short.repeat(4)], None),
+            (vec![short.repeat(3)], None),
+            (vec![vec![0x82, 0x80]], None),
+        ] {
+            assert_eq!(ftrace_len(&parts.concat(), 0), len, "{parts:x?}");
+        }
+        assert_eq!(ftrace_len(&[], 4), None);
+    }
 }

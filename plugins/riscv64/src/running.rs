@@ -19,6 +19,10 @@ impl FunctionDiff for Riscv64 {
         diff::compare(pre, post)
     }
 
+    fn runs_on(&self, code: &Code<'_>) -> bool {
+        insn::runs_on(code.bytes)
+    }
+
     fn match_running(
         &self,
         pre: &Code<'_>,

@@ -338,3 +338,45 @@ fn the_trampoline_is_what_objdump_reads() {
         assert_eq!(mine, linked);
     }
 }
+
+#[test]
+fn code_ends_where_a_processor_leaves_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ends = |source: &str| {
+        let (bytes, _) = text(&assemble(dir.path(), &format!(".option norelax\n{source}\n")));
+        let code = Code { name: "f", bytes: &bytes, relocs: &[], entries: &[] };
+        !Riscv64.diff().runs_on(&code)
+    };
+    for last in [
+        "j 1f; 1:",
+        ".option norvc; j 1f; 1:",
+        "jal ra, 1f; 1:",
+        "ret",
+        ".option norvc; ret",
+        "jr a5",
+        "jalr a5",
+        ".option norvc; jalr a5",
+        "ebreak",
+        ".option norvc; ebreak",
+        "sret",
+        "unimp",
+        "ret; nop; .option norvc; nop",
+    ] {
+        assert!(ends(last), "{last}");
+    }
+    for last in [
+        "",
+        "nop",
+        "li a0, 1",
+        "beqz a0, 1f; 1:",
+        ".option norvc; beqz a0, 1f; 1:",
+        "ret; li a0, 1",
+        "mv a0, a1",
+        "add a0, a0, a1",
+        "ecall",
+        "wfi",
+        "ld a0, 0(sp)",
+    ] {
+        assert!(!ends(last), "{last}");
+    }
+}
