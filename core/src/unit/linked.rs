@@ -115,10 +115,10 @@ fn fit(unit: &mut Unit, index: usize, paddings: &[Padding]) {
 fn differences(arch: &dyn Arch, unit: &mut Unit, index: usize) {
     let Some(section) = unit.sections.get(index) else { return };
     let mut stored = Vec::new();
-    for group in section.relocs.chunk_by(|a, b| a.offset == b.offset) {
+    let fields = section.relocs.chunk_by(|a, b| a.offset == b.offset);
+    for group in fields.filter(|group| group.len() > 1) {
         let sums = [0, 1 << 20].map(|base| sum(arch, unit, index, group, base));
         if let [Some(field), Some(same)] = sums
-            && group.len() > 1
             && field == same
         {
             stored.extend(group.first().map(|r| (r.offset, field)));

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::time::Duration;
@@ -116,13 +116,7 @@ fn echo(
 }
 
 pub(super) fn ipv4(round: u64) -> io::Result<()> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let client = TcpStream::connect(listener.local_addr()?)?;
-    let (server, _) = listener.accept()?;
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(PATIENCE))?;
-    }
-    there_and_back(client, server, round)?;
+    tcp(Ipv4Addr::LOCALHOST.into(), round)?;
     let group = Ipv4Addr::new(239, 1, 2, 3);
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     at("join", socket.join_multicast_v4(&group, &Ipv4Addr::LOCALHOST))?;
@@ -134,13 +128,7 @@ pub(super) fn ipv4(round: u64) -> io::Result<()> {
 }
 
 pub(super) fn ipv6(round: u64) -> io::Result<()> {
-    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0))?;
-    let client = TcpStream::connect(listener.local_addr()?)?;
-    let (server, _) = listener.accept()?;
-    for stream in [&client, &server] {
-        stream.set_read_timeout(Some(PATIENCE))?;
-    }
-    there_and_back(client, server, round)?;
+    tcp(Ipv6Addr::LOCALHOST.into(), round)?;
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x1234);
     let socket = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?;
     at("join", socket.join_multicast_v6(&group, LOOPBACK))?;
@@ -148,6 +136,16 @@ pub(super) fn ipv6(round: u64) -> io::Result<()> {
     at("leave", socket.leave_multicast_v6(&group, LOOPBACK))?;
     echo((libc::AF_INET6, libc::IPPROTO_ICMPV6), &loopback6(0), (128, 129), 0, round)?;
     tables()
+}
+
+fn tcp(host: IpAddr, round: u64) -> io::Result<()> {
+    let listener = TcpListener::bind((host, 0))?;
+    let client = TcpStream::connect(listener.local_addr()?)?;
+    let (server, _) = listener.accept()?;
+    for stream in [&client, &server] {
+        stream.set_read_timeout(Some(PATIENCE))?;
+    }
+    there_and_back(client, server, round)
 }
 
 fn udp(from: &UdpSocket, to: &UdpSocket, round: u64) -> io::Result<()> {
