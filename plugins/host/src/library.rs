@@ -3,10 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use abi_stable::library::{AbiHeaderRef, LibraryError};
+use abi_stable::library::{AbiHeaderRef, LibraryError, RootModule};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use splice_core::arch::{Arch, ArchError, check};
-use splice_plugin_abi::v1::{AddedV1Ref, FAILURE_PANIC, LinkingV1Ref, PluginV1Ref};
+use splice_plugin_abi::v1::FAILURE_PANIC;
 use splice_plugin_abi::{SYMBOL, SYMBOL_ADDED, SYMBOL_LINKING};
 
 use crate::PluginError;
@@ -85,23 +85,15 @@ fn open(path: &Path, real: &Path) -> Result<Tables, PluginError> {
         why: format!("it has no symbol {SYMBOL}"),
     })?;
     let layout = |e: LibraryError| layout(path.to_owned(), &e);
-    let entries =
-        first.upgrade().map_err(layout)?.init_root_module::<PluginV1Ref>().map_err(layout)?;
-    let added = match added {
-        Some(header) => {
-            let header = header.upgrade().map_err(layout)?;
-            Some(header.init_root_module::<AddedV1Ref>().map_err(layout)?)
-        }
-        None => None,
-    };
-    let linking = match linking {
-        Some(header) => {
-            let header = header.upgrade().map_err(layout)?;
-            Some(header.init_root_module::<LinkingV1Ref>().map_err(layout)?)
-        }
-        None => None,
-    };
+    let entries = table(first).map_err(layout)?;
+    let added = added.map(table).transpose().map_err(layout)?;
+    let linking = linking.map(table).transpose().map_err(layout)?;
     Ok(Tables { entries, added, linking })
+}
+
+/// The table that a header leads to, once its layout was checked.
+fn table<T: RootModule>(header: AbiHeaderRef) -> Result<T, LibraryError> {
+    header.upgrade()?.init_root_module()
 }
 
 /// The dynamic loader's reason without the file's name, which the message has already.

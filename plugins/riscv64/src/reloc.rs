@@ -161,8 +161,8 @@ impl RelocationFixup for Riscv64 {
     /// short nop last (`_bfd_riscv_relax_align`).
     fn padding(&self, at: u64, r_type: u32, addend: i64) -> Option<Vec<u8>> {
         let most = u64::try_from(addend).ok().filter(|_| r_type == ALIGN)?;
-        let needed = most.checked_add(1)?.checked_next_power_of_two()?.wrapping_sub(at);
-        let needed = needed % (most + 1).next_power_of_two();
+        let align = most.checked_add(1)?.checked_next_power_of_two()?;
+        let needed = align.wrapping_sub(at) % align;
         if needed > most || needed % 2 != 0 {
             return None;
         }

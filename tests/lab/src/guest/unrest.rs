@@ -200,7 +200,8 @@ fn debuggers(_: u64, _: &[&str]) -> io::Result<()> {
     traced
 }
 
-fn sleeper() -> io::Result<std::process::Child> {
+/// A process that waits until its input is closed.
+pub(super) fn sleeper() -> io::Result<std::process::Child> {
     let mut command = Command::new("/init");
     command.args(["threads", "1"]).stdin(Stdio::piped()).stdout(Stdio::null());
     command.spawn()

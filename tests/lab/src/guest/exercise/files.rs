@@ -4,22 +4,16 @@
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use rustix::fs::inotify;
 use rustix::mount::{MountFlags, mount};
 
 use super::{at, expect};
+use crate::guest::unrest::sleeper;
 
 fn write(path: &str, text: &str) -> io::Result<()> {
     at(path, std::fs::write(path, text))
-}
-
-/// A process that waits until its input is closed.
-fn waiting() -> io::Result<Child> {
-    let mut command = Command::new("/init");
-    command.args(["threads", "1"]).stdin(Stdio::piped()).stdout(Stdio::null());
-    command.spawn()
 }
 
 /// An instance of tracing sees a new process, by a filter.
@@ -49,7 +43,7 @@ pub(super) fn cpuset(_: u64) -> io::Result<()> {
         write(&format!("{ROOT}/cgroup.subtree_control"), "+cpuset")?;
     }
     std::fs::create_dir(GROUP)?;
-    let mut child = waiting()?;
+    let mut child = sleeper()?;
     let allowed = (|| {
         write(&format!("{GROUP}/cpuset.cpus"), "0")?;
         write(&format!("{GROUP}/cgroup.procs"), &child.id().to_string())?;
