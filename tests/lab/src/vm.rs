@@ -149,6 +149,11 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Gives the machine no more than this time from now on, whatever it had.
+    pub fn end_after(&mut self, limit: Duration) {
+        self.end = self.end.min(Instant::now() + limit);
+    }
+
     /// Sends a request and waits for the reply; a failure in the guest is an error here.
     pub fn ask(&mut self, request: &Request) -> Result<Reply> {
         let mut text = serde_json::to_string(request)?;
