@@ -303,14 +303,14 @@ fn compiler(
     let native = arch.name() == std::env::consts::ARCH;
     let prefixes: Vec<&str> = if native { vec![""] } else { arch.cross_prefixes().to_vec() };
     let mut found = None;
-    for prefix in prefixes {
+    for prefix in &prefixes {
         for name in [plain.as_str(), "gcc"] {
             let cc = format!("{prefix}{name}");
             let Some(version) = says(&cc) else { continue };
             if identity(&version) == identity(wanted) {
-                return Ok((cc, prefix.to_owned()));
+                return Ok((cc, (*prefix).to_owned()));
             }
-            found.get_or_insert((cc, prefix.to_owned(), version));
+            found.get_or_insert((cc, (*prefix).to_owned(), version));
         }
     }
     match found {
@@ -330,10 +330,22 @@ fn compiler(
              version of it, or say --any-compiler, and then only `splice check` can tell whether \
              the code is the same"
         ),
-        None => bail!(
-            "the kernel was built with \"{wanted}\", and there is no {plain} here; install it \
-             (Debian package {plain})"
-        ),
+        None => {
+            let prefix = prefixes.first().copied().unwrap_or_default();
+            bail!(
+                "the kernel was built with \"{wanted}\", and there is no {prefix}{plain} here; install \
+                 it (Debian package {})",
+                package(&plain, prefix)
+            )
+        }
+    }
+}
+
+/// Debian's package of a compiler that is called by this prefix.
+fn package(plain: &str, prefix: &str) -> String {
+    match prefix.trim_end_matches('-') {
+        "" => plain.to_owned(),
+        target => format!("{plain}-{}", target.replace('_', "-")),
     }
 }
 
@@ -637,6 +649,13 @@ mod tests {
         let kernel = "gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0";
         assert_eq!(identity(kernel), identity("gcc (Debian 12.2.0-14+deb12u1) 12.2.0"));
         assert_ne!(identity(kernel), identity("gcc-12 (Debian 12.2.0-14) 12.2.0"));
+    }
+
+    #[test]
+    fn the_package_of_a_missing_compiler_is_named() {
+        assert_eq!(package("gcc-12", ""), "gcc-12");
+        assert_eq!(package("gcc-14", "riscv64-linux-gnu-"), "gcc-14-riscv64-linux-gnu");
+        assert_eq!(package("gcc-12", "x86_64-linux-gnu-"), "gcc-12-x86-64-linux-gnu");
     }
 
     #[test]
