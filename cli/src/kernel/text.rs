@@ -39,29 +39,36 @@ const INLINE: [&str; 3] = ["inline", "__inline", "__inline__"];
 
 /// Whether the two are different to the compiler, beyond functions that nothing in them uses.
 pub(super) fn differs(before: &str, after: &str) -> bool {
+    if before == after {
+        return false;
+    }
     let texts = [before, after].map(tokens);
     let [before, after] = [items(&texts[0]), items(&texts[1])];
+    // Only what lies between the items that they begin and end with can be in one of them alone.
+    let [start, end] = shared(&before, &after);
+    let [old, new] =
+        [&before, &after].map(|all| all.get(start..all.len() - end).unwrap_or_default());
     let mut counts: HashMap<&[&str], isize> = HashMap::new();
-    for (text, one) in [(&before, 1), (&after, -1)] {
+    for (text, one) in [(old, 1), (new, -1)] {
         for item in text {
             *counts.entry(item.tokens).or_default() += one;
         }
     }
     let is_common = |item: &&Item<'_>| counts.get(item.tokens) == Some(&0);
     let [first, second] =
-        [&before, &after].map(|text| text.iter().filter(is_common).map(|item| item.tokens));
+        [old, new].map(|text| text.iter().filter(is_common).map(|item| item.tokens));
     if !first.eq(second) {
         return true;
     }
-    let all = || before.iter().chain(&after);
     let mut names = HashSet::new();
-    for item in all().filter(|item| !is_common(item)) {
+    for item in old.iter().chain(new).filter(|item| !is_common(item)) {
         match item.function {
             Some(name) => names.insert(name),
             None => return true,
         };
     }
     // Who uses them, who uses those, and so on.
+    let all = || before.iter().chain(new);
     loop {
         let known = names.len();
         for item in all() {
@@ -79,6 +86,14 @@ pub(super) fn differs(before: &str, after: &str) -> bool {
             return false;
         }
     }
+}
+
+/// How many items two texts have in common at their start, and behind that at their end.
+fn shared(before: &[Item<'_>], after: &[Item<'_>]) -> [usize; 2] {
+    let same = |(one, other): &(&Item<'_>, &Item<'_>)| one.tokens == other.tokens;
+    let start = before.iter().zip(after).take_while(same).count();
+    let [before, after] = [before, after].map(|all| all.get(start..).unwrap_or_default());
+    [start, before.iter().rev().zip(after.iter().rev()).take_while(same).count()]
 }
 
 /// Whether a token is one of the names, or assembly or a pragma that has one in it.
