@@ -277,7 +277,7 @@ fn size(units: &[Unit]) -> (u64, u64) {
     sizes.fold((0, 0), |(functions, bytes), size| (functions + 1, bytes + size))
 }
 
-fn main() {
+pub(crate) fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let Fixture { arch, object, pre, changed, small, snapshot } = fixture();
     let twin = pre.clone();
