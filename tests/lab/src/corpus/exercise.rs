@@ -12,7 +12,8 @@ use crate::protocol::{Command, ExerciseReport};
 use crate::session::{Contents, Guest, Lab};
 use crate::{fixes, images};
 
-/// The longest that a round may take, in a machine under load.
+/// The longest that a round of one may take, in a machine under load; of several at once, each that much
+/// longer.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Name of the exercises among the started commands.
 const NAME: &str = "exercises";
@@ -89,6 +90,7 @@ impl Running {
 
     /// Waits until each has begun a round from now on, and ended it.
     pub(super) fn round(&self, guest: &mut Guest) -> Result<()> {
+        let patience = PATIENCE * u32::try_from(self.0.len())?;
         for exercise in &self.0 {
             let over = |guest: &mut Guest| {
                 let text = guest.machine.read(&progress(exercise.name)).unwrap_or_default();
@@ -97,7 +99,7 @@ impl Running {
             let (begun, started) = (over(guest), Instant::now());
             // The round that was on when this began is not one.
             while over(guest) < begun + 2 {
-                if started.elapsed() > PATIENCE {
+                if started.elapsed() > patience {
                     bail!("the exercise {} does not go on", exercise.name);
                 }
                 std::thread::sleep(Duration::from_millis(50));

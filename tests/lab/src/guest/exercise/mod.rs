@@ -251,10 +251,15 @@ pub fn progress(name: &str) -> String {
 const PACE: Duration = Duration::from_millis(20);
 /// At most so many wrong results are described.
 const EXAMPLES: usize = 4;
+/// How much they give way to the load and to splice: all of them at once would have splice wait for minutes.
+const NICE: i32 = 10;
 
 /// Goes on with all of these until standard input ends; then prints an [`ExerciseReport`] for each.
 #[must_use]
 pub fn run(names: &[&str]) -> ExitCode {
+    if rustix::process::nice(NICE).is_err() {
+        return ExitCode::FAILURE;
+    }
     let over = AtomicBool::new(false);
     let reports = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
