@@ -19,6 +19,10 @@ pub(super) enum Reference {
     /// A place in a piece's code, said by its section. Checkers of the kernel take a branch to a
     /// function's name for a call, and to a section for a jump, so what was said that way stays so.
     Code(SpanId),
+    /// A label in a piece's code, at so many bytes. Some relocations name the place of another one, and
+    /// whoever applies them looks for it at the symbol, whatever the addend (RISC-V psABI,
+    /// "PC-Relative Symbol Addresses"): so where a label was named there is one.
+    Label(SpanId, u64),
     /// A symbol that the kernel exports, or another unit of the update adds.
     Outside(String),
     /// A needed symbol: index into [`Selection::needed`].
@@ -475,12 +479,17 @@ impl Selector<'_, '_> {
                 match self.running(from, (id, span), offset, branch)? {
                     None => {
                         self.enqueue(id);
+                        let addend = offset.wrapping_add(bias);
                         let symbol = post.symbols.get(reloc.symbol as usize);
-                        let by_section = symbol.is_some_and(|s| s.kind == STT_SECTION.0)
-                            && post.is_code(from)
-                            && post.is_code(span);
-                        let to = if by_section { Reference::Code } else { Reference::Piece };
-                        Ok((to(id), offset.wrapping_add(bias)))
+                        let symbol = symbol.filter(|_| post.is_code(from) && post.is_code(span));
+                        let label = symbol.map_or(0, |s| s.value.wrapping_sub(span.offset));
+                        Ok(if symbol.is_some_and(|s| s.kind == STT_SECTION.0) {
+                            (Reference::Code(id), addend)
+                        } else if branch && (1..span.size).contains(&label) {
+                            (Reference::Label(id, label), addend.wrapping_sub_unsigned(label))
+                        } else {
+                            (Reference::Piece(id), addend)
+                        })
                     }
                     Some(pre) => self.need_span(from, pre, offset, bias, numbering),
                 }

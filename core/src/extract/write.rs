@@ -421,6 +421,20 @@ impl<'a> File<'a> {
                     });
                     local_index.insert(reloc.to.clone(), index);
                 }
+                Reference::Label(id, at) if !local_index.contains_key(&reloc.to) => {
+                    let (section, offset) =
+                        *self.position.get(id).ok_or("a piece was not laid out")?;
+                    local_index.insert(reloc.to.clone(), locals.len());
+                    locals.push(OutSymbol {
+                        name: "",
+                        section: Some(section),
+                        absolute: false,
+                        value: offset + at,
+                        size: 0,
+                        kind: STT_NOTYPE,
+                        global: false,
+                    });
+                }
                 Reference::Absolute(index) if !local_index.contains_key(&reloc.to) => {
                     let value =
                         self.post.symbols.get(*index as usize).map_or(0, |symbol| symbol.value);
