@@ -4,8 +4,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::{at, expect};
@@ -85,8 +86,23 @@ fn mounted(
     let place = format!("/run/on-{kind}");
     at("mount", mount(device, &*place, kind, flags, options).map_err(Into::into))?;
     let done = work(&place);
-    at("unmount", unmount(&*place, UnmountFlags::empty()).map_err(Into::into))?;
+    at("unmount", unmounted(&place))?;
     done
+}
+
+/// Unmounts it once nobody holds anything of it open. Another exercise's child has copies of all open files
+/// from its fork until it runs its program.
+fn unmounted(place: &str) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let started = Instant::now();
+    loop {
+        match unmount(place, UnmountFlags::empty()) {
+            Err(Errno::BUSY) if started.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            done => return Ok(done?),
+        }
+    }
 }
 
 /// Directories and files are made, written, renamed, read, listed and removed; between writing and reading the
