@@ -163,6 +163,14 @@ struct OutSymbol<'a> {
     global: bool,
 }
 
+impl OutSymbol<'_> {
+    /// A local one that only relocations know: a place in a section, or a number.
+    fn unnamed(section: Option<usize>, value: u64, kind: SymbolType) -> Self {
+        let absolute = section.is_none();
+        Self { name: "", section, absolute, value, size: 0, kind, global: false }
+    }
+}
+
 /// Where the output's symbols are, by what a relocation may lead to.
 type Indexes = BTreeMap<Reference, u32>;
 
@@ -408,15 +416,7 @@ impl<'a> File<'a> {
                 Reference::Code(id) if !local_index.contains_key(&reloc.to) => {
                     let (section, _) = *self.position.get(id).ok_or("a piece was not laid out")?;
                     let index = *by_section.entry(section).or_insert_with(|| {
-                        locals.push(OutSymbol {
-                            name: "",
-                            section: Some(section),
-                            absolute: false,
-                            value: 0,
-                            size: 0,
-                            kind: STT_SECTION,
-                            global: false,
-                        });
+                        locals.push(OutSymbol::unnamed(Some(section), 0, STT_SECTION));
                         locals.len() - 1
                     });
                     local_index.insert(reloc.to.clone(), index);
@@ -425,29 +425,13 @@ impl<'a> File<'a> {
                     let (section, offset) =
                         *self.position.get(id).ok_or("a piece was not laid out")?;
                     local_index.insert(reloc.to.clone(), locals.len());
-                    locals.push(OutSymbol {
-                        name: "",
-                        section: Some(section),
-                        absolute: false,
-                        value: offset + at,
-                        size: 0,
-                        kind: STT_NOTYPE,
-                        global: false,
-                    });
+                    locals.push(OutSymbol::unnamed(Some(section), offset + at, STT_NOTYPE));
                 }
                 Reference::Absolute(index) if !local_index.contains_key(&reloc.to) => {
                     let value =
                         self.post.symbols.get(*index as usize).map_or(0, |symbol| symbol.value);
                     local_index.insert(reloc.to.clone(), locals.len());
-                    locals.push(OutSymbol {
-                        name: "",
-                        section: None,
-                        absolute: true,
-                        value,
-                        size: 0,
-                        kind: STT_NOTYPE,
-                        global: false,
-                    });
+                    locals.push(OutSymbol::unnamed(None, value, STT_NOTYPE));
                 }
                 _ => {}
             }

@@ -4,14 +4,12 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     reason = "a test that cannot set itself up stops there and then"
 )]
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 
 use splice_arch_x86_64::X86_64;
 use splice_core::arch::{Arch, KernelView, RunCode};
@@ -21,12 +19,7 @@ use splice_core::unit::Unit;
 
 mod common;
 
-fn plugin() -> &'static dyn Arch {
-    static PLUGIN: OnceLock<&'static dyn Arch> = OnceLock::new();
-    *PLUGIN.get_or_init(|| {
-        splice_plugin_host::load(&common::build("splice-plugin-x86_64")).expect("it loads")
-    })
-}
+use common::x86_64 as plugin;
 
 /// Names and what stands before and after; `@` is replaced by one of them.
 const PAIRS: &[(&str, &str, &str, &str)] = &[

@@ -10,6 +10,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
+
+use splice_core::arch::Arch;
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
@@ -52,4 +55,11 @@ pub(crate) fn run(command: &mut Command) -> Vec<u8> {
     };
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     output.stdout
+}
+
+/// The x86-64 plugin, loaded when it is first asked.
+pub(crate) fn x86_64() -> &'static dyn Arch {
+    static PLUGIN: OnceLock<&'static dyn Arch> = OnceLock::new();
+    *PLUGIN
+        .get_or_init(|| splice_plugin_host::load(&build("splice-plugin-x86_64")).expect("it loads"))
 }

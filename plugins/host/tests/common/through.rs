@@ -1,26 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! An architecture that asks the x86-64 plugin, under the built-in one's name.
 
-#![expect(clippy::expect_used, reason = "what cannot set itself up stops there and then")]
-
-use std::sync::OnceLock;
-
 use splice_core::arch::{Arch, FunctionDiff, RelocationFixup, StackSafety, TrampolineEncoder};
 use splice_core::unit::SpecialSection;
 
-use crate::common;
+use crate::common::x86_64 as plugin;
 
-/// The plugin, loaded when it is first asked.
+/// Asks the plugin.
 struct Through;
 
 splice_core::register_arch!(&Through);
-
-fn plugin() -> &'static dyn Arch {
-    static PLUGIN: OnceLock<&'static dyn Arch> = OnceLock::new();
-    *PLUGIN.get_or_init(|| {
-        splice_plugin_host::load(&common::build("splice-plugin-x86_64")).expect("it loads")
-    })
-}
 
 impl Arch for Through {
     fn name(&self) -> &'static str {
