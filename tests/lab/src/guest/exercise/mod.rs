@@ -247,7 +247,7 @@ pub fn progress(name: &str) -> String {
     format!("/run/exercise {name}")
 }
 
-/// What a machine must do between two rounds, too.
+/// What a machine must do between two rounds, too: of several exercises at once, each waits that much longer.
 const PACE: Duration = Duration::from_millis(20);
 /// At most so many wrong results are described.
 const EXAMPLES: usize = 4;
@@ -262,11 +262,12 @@ pub fn run(names: &[&str]) -> ExitCode {
     }
     let over = AtomicBool::new(false);
     let reports = Mutex::new(Vec::new());
+    let pace = PACE * u32::try_from(names.len()).unwrap_or(u32::MAX);
     std::thread::scope(|scope| {
         for exercise in ALL.iter().filter(|exercise| names.contains(&exercise.name)) {
             let (over, reports) = (&over, &reports);
             scope.spawn(move || {
-                let report = repeat(exercise, over);
+                let report = repeat(exercise, over, pace);
                 reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
             });
         }
@@ -284,7 +285,7 @@ pub fn run(names: &[&str]) -> ExitCode {
     }
 }
 
-fn repeat(exercise: &Exercise, over: &AtomicBool) -> ExerciseReport {
+fn repeat(exercise: &Exercise, over: &AtomicBool, pace: Duration) -> ExerciseReport {
     let mut report = ExerciseReport { name: exercise.name.to_owned(), ..ExerciseReport::default() };
     while !over.load(Ordering::Relaxed) {
         if let Err(error) = (exercise.round)(report.rounds) {
@@ -296,7 +297,7 @@ fn repeat(exercise: &Exercise, over: &AtomicBool) -> ExerciseReport {
         report.rounds += 1;
         // Who waits for a round sees that none ends.
         let _ = std::fs::write(progress(exercise.name), report.rounds.to_string());
-        std::thread::sleep(PACE);
+        std::thread::sleep(pace);
     }
     report
 }
