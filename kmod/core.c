@@ -6,6 +6,8 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/ctype.h>
+#include <linux/kernel.h>
+#include <linux/kernfs.h>
 #include <linux/limits.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
@@ -20,8 +22,20 @@
 /* Held through every change of the registry and through every attempt. */
 DEFINE_MUTEX(splice_mutex);
 LIST_HEAD(splice_updates);
-/* Members whose update modules are going. */
-static LIST_HEAD(splice_leaving);
+/**
+ * struct splice_hold - a target that an update module keeps from being unloaded
+ * @node: in splice_held
+ * @owner: the update module
+ * @target: the target, referenced
+ */
+struct splice_hold {
+	struct list_head node;
+	const struct module *owner;
+	struct module *target;
+};
+
+/* Protected by splice_mutex. */
+static LIST_HEAD(splice_held);
 
 /**
  * splice_fail() - note why an attempt failed
@@ -200,61 +214,149 @@ static struct splice_update *splice_create(const struct splice_part *part)
 	return update;
 }
 
-/*
- * New code may have jump labels, static calls and the like whose keys are the
- * target's. The loader has linked them by the time that a part registers, and
- * follows the links again as the update module goes; so the target must stay
- * for that long, whether the update is applied or not.
- */
-static int splice_pin(struct splice_member *member)
+static int splice_set_parts(const char *text, const struct kernel_param *kp)
 {
-	const char *name = member->part->target;
-	struct module *target;
+	struct splice_part *part = kp->arg;
 
-	if (!name)
-		return 0;
+	return kstrtouint(text, 0, &part->nparts);
+}
+
+static int splice_get_parts(char *buffer, const struct kernel_param *kp)
+{
+	const struct splice_part *part = kp->arg;
+
+	return sysfs_emit(buffer, "%u\n", part->nparts);
+}
+
+const struct kernel_param_ops splice_part_ops = {
+	.set = splice_set_parts,
+	.get = splice_get_parts,
+};
+EXPORT_SYMBOL_GPL(splice_part_ops);
+
+/* The part of an update module; NULL for any other module. */
+static const struct splice_part *splice_part_of(const struct module *module)
+{
+	unsigned int i;
+
+	for (i = 0; i < module->num_kp; i++)
+		if (module->kp[i].ops == &splice_part_ops)
+			return module->kp[i].arg;
+	return NULL;
+}
+
+/* A reference on a module, if it is that load of it. */
+static struct module *splice_get_module(const char *name, unsigned long load)
+{
+	struct module *module;
+
 	rcu_read_lock_sched();
-	target = find_module(name);
-	if (target && (target->state != MODULE_STATE_LIVE ||
-		       !try_module_get(target)))
-		target = NULL;
+	module = find_module(name);
+	if (module && (module->state != MODULE_STATE_LIVE ||
+		       !try_module_get(module)))
+		module = NULL;
 	rcu_read_unlock_sched();
-	if (!target) {
-		pr_err("%s: module %s is not loaded\n", member->part->id, name);
+	if (module && kernfs_ino(module->mkobj.kobj.sd) != load) {
+		module_put(module);
+		module = NULL;
+	}
+	return module;
+}
+
+static struct splice_hold *splice_hold_of(const struct module *owner)
+{
+	struct splice_hold *hold;
+
+	list_for_each_entry(hold, &splice_held, node)
+		if (hold->owner == owner)
+			return hold;
+	return NULL;
+}
+
+static void splice_let_go(struct splice_hold *hold)
+{
+	list_del(&hold->node);
+	module_put(hold->target);
+	kfree(hold);
+}
+
+/* Holds the target of an update module. */
+static int splice_hold(const struct splice_part *part,
+		       const struct module *owner)
+{
+	struct splice_hold *hold;
+
+	if (!splice_has(owner, part, sizeof(*part)))
+		return -EINVAL;
+	if (!part->target)
+		return 0;
+	if (!splice_has_text(owner, part->target, MODULE_NAME_LEN))
+		return -EINVAL;
+	hold = kzalloc(sizeof(*hold), GFP_KERNEL);
+	if (!hold)
+		return -ENOMEM;
+	hold->owner = owner;
+	hold->target = splice_get_module(part->target, part->load);
+	if (!hold->target) {
+		pr_err("module %s is not loaded, or was loaded anew\n",
+		       part->target);
+		kfree(hold);
 		return -ENODEV;
 	}
-	member->target = target;
+	list_add_tail(&hold->node, &splice_held);
 	return 0;
 }
 
-static void splice_free_member(struct splice_member *member)
-{
-	if (member->target)
-		module_put(member->target);
-	kfree(member);
-}
-
-/* Called last of all who are told that a module goes. */
-static int splice_module_event(struct notifier_block *nb, unsigned long event,
+/*
+ * New code may have jump labels, static calls and the like whose keys are the
+ * target's. The loader links them while a module is coming, and follows the
+ * links again as it goes; so the target is held before the first of those who
+ * do that hears of an update module, and until the last one has heard that it
+ * goes.
+ *
+ * If one of those fails, nobody is told that the module goes. The target then
+ * stays until another module lies in the same place or the core goes.
+ */
+static int splice_module_comes(struct notifier_block *nb, unsigned long event,
 			       void *data)
 {
-	struct splice_member *member, *next;
+	const struct splice_part *part = splice_part_of(data);
+	struct splice_hold *hold;
+	int err;
 
-	if (event != MODULE_STATE_GOING)
+	if (event != MODULE_STATE_COMING || !part)
 		return NOTIFY_DONE;
 	mutex_lock(&splice_mutex);
-	list_for_each_entry_safe(member, next, &splice_leaving, node) {
-		if (member->owner != data)
-			continue;
-		list_del(&member->node);
-		splice_free_member(member);
-	}
+	hold = splice_hold_of(data);
+	if (hold)
+		splice_let_go(hold);
+	err = splice_hold(part, data);
+	mutex_unlock(&splice_mutex);
+	return notifier_from_errno(err);
+}
+
+static int splice_module_goes(struct notifier_block *nb, unsigned long event,
+			      void *data)
+{
+	struct splice_hold *hold;
+
+	if (event != MODULE_STATE_GOING || !splice_part_of(data))
+		return NOTIFY_DONE;
+	mutex_lock(&splice_mutex);
+	hold = splice_hold_of(data);
+	if (hold)
+		splice_let_go(hold);
 	mutex_unlock(&splice_mutex);
 	return NOTIFY_DONE;
 }
 
-static struct notifier_block splice_module_nb = {
-	.notifier_call = splice_module_event,
+static struct notifier_block splice_comes_nb = {
+	.notifier_call = splice_module_comes,
+	.priority = INT_MAX,
+};
+
+static struct notifier_block splice_goes_nb = {
+	.notifier_call = splice_module_goes,
 	.priority = INT_MIN,
 };
 
@@ -263,16 +365,15 @@ static struct notifier_block splice_module_nb = {
  * @part: the part, constant until it is unregistered
  * @owner: the update module, which all that describes the part lies in
  *
- * From here on the target module cannot be unloaded.
- *
  * Return: 0, or a negative error number, for a part that is malformed, that
  * is registered already, that comes after its update was applied or whose
- * target is not loaded.
+ * target is not held.
  */
 int splice_register_part(const struct splice_part *part, struct module *owner)
 {
 	struct splice_update *update;
 	struct splice_member *member;
+	struct splice_hold *hold;
 	int err = 0;
 
 	if (!splice_part_ok(owner, part))
@@ -282,15 +383,15 @@ int splice_register_part(const struct splice_part *part, struct module *owner)
 		return -ENOMEM;
 	member->part = part;
 	member->owner = owner;
-	err = splice_pin(member);
-	if (err) {
-		splice_free_member(member);
-		return err;
-	}
 
 	mutex_lock(&splice_mutex);
+	hold = splice_hold_of(owner);
+	if (hold)
+		member->target = hold->target;
 	update = splice_find(part->id);
-	if (!update) {
+	if (part->target && !hold) {
+		err = -ENODEV;
+	} else if (!update) {
 		update = splice_create(part);
 		if (IS_ERR(update))
 			err = PTR_ERR(update);
@@ -304,7 +405,7 @@ int splice_register_part(const struct splice_part *part, struct module *owner)
 	}
 	mutex_unlock(&splice_mutex);
 	if (err)
-		splice_free_member(member);
+		kfree(member);
 	return err;
 }
 EXPORT_SYMBOL_GPL(splice_register_part);
@@ -313,8 +414,7 @@ EXPORT_SYMBOL_GPL(splice_register_part);
  * splice_unregister_part() - forget an update module's part
  * @part: the part
  *
- * Called as its module goes, which an applied update's cannot. The target
- * module stays until the kernel has taken the update module apart.
+ * Called as its module goes, which an applied update's cannot.
  */
 void splice_unregister_part(const struct splice_part *part)
 {
@@ -327,7 +427,8 @@ void splice_unregister_part(const struct splice_part *part)
 		list_for_each_entry(member, &update->members, node) {
 			if (member->part != part)
 				continue;
-			list_move(&member->node, &splice_leaving);
+			list_del(&member->node);
+			kfree(member);
 			update->nmembers--;
 			break;
 		}
@@ -354,16 +455,21 @@ static int __init splice_init(void)
 
 	if (err)
 		return err;
-	err = register_module_notifier(&splice_module_nb);
+	err = register_module_notifier(&splice_comes_nb);
 	if (err)
 		goto shadow;
+	err = register_module_notifier(&splice_goes_nb);
+	if (err)
+		goto comes;
 	err = splice_sysfs_init();
 	if (err)
-		goto notifier;
+		goto goes;
 	return 0;
 
-notifier:
-	unregister_module_notifier(&splice_module_nb);
+goes:
+	unregister_module_notifier(&splice_goes_nb);
+comes:
+	unregister_module_notifier(&splice_comes_nb);
 shadow:
 	splice_shadow_exit();
 	return err;
@@ -371,9 +477,14 @@ shadow:
 
 static void __exit splice_exit(void)
 {
+	struct splice_hold *hold, *next;
+
 	/* Update modules use this one's symbols, so none is loaded now. */
 	splice_sysfs_exit();
-	unregister_module_notifier(&splice_module_nb);
+	unregister_module_notifier(&splice_goes_nb);
+	unregister_module_notifier(&splice_comes_nb);
+	list_for_each_entry_safe(hold, next, &splice_held, node)
+		splice_let_go(hold);
 	splice_shadow_exit();
 }
 

@@ -80,8 +80,8 @@ struct splice_span {
  * @node: in splice_update.members
  * @part: the update module's data
  * @owner: the update module
- * @target: the patched module, referenced from registration until the update
- *	module has gone; NULL for the kernel image
+ * @target: the patched module, which is held until the update module has gone;
+ *	NULL for the kernel image
  */
 struct splice_member {
 	struct list_head node;

@@ -11,12 +11,13 @@
 
 #include <linux/init.h>
 #include <linux/module.h>
+#include <linux/moduleparam.h>
 #include <linux/types.h>
 
 #include "patch.h"
 
 /* Raised with every change of the structures below. */
-#define SPLICE_ABI		5
+#define SPLICE_ABI		6
 /* Bytes of the longest site. */
 #define SPLICE_SITE_MAX		16
 /* Bit fields of the most complicated trampoline. */
@@ -133,6 +134,8 @@ struct splice_hook {
  * @id: the update's id, the same in all its parts
  * @description: what the update is
  * @target: the module whose code is patched, NULL for the kernel image
+ * @load: which load of @target that is: the number of its directory in sysfs,
+ *	kernfs_ino(), which no other load ever has
  * @sites: what is written to apply the update
  * @objects: data that is replaced to apply it
  * @ranges: what must be free of threads to apply it
@@ -154,6 +157,7 @@ struct splice_part {
 	const char *id;
 	const char *description;
 	const char *target;
+	unsigned long load;
 	const struct splice_site *sites;
 	const struct splice_object *objects;
 	const struct splice_range *ranges;
@@ -168,6 +172,13 @@ struct splice_part {
 	u64 stack_clear;
 	u64 stack_set;
 };
+
+/*
+ * Of the parameter by which an update module is told how many parts are there;
+ * its argument is the part. It is also how the core knows an update module
+ * before anything of it has run.
+ */
+extern const struct kernel_param_ops splice_part_ops;
 
 int splice_register_part(const struct splice_part *part, struct module *owner);
 void splice_unregister_part(const struct splice_part *part);

@@ -199,8 +199,13 @@ struct kobject;
 struct kobj_type {
 	void (*release)(struct kobject *kobj);
 };
+struct kernfs_node {
+	unsigned long id;
+};
+#define kernfs_ino(node)		((node)->id)
 struct kobject {
 	const struct kobj_type *type;
+	struct kernfs_node *sd;
 	int refs;
 };
 static inline void kobject_init(struct kobject *kobj,
@@ -216,8 +221,26 @@ static inline void kobject_put(struct kobject *kobj)
 }
 #define kobject_del(kobj)		((void)0)
 
+/* Parameters, of which an update module has one. */
+struct kernel_param;
+struct kernel_param_ops {
+	int (*set)(const char *text, const struct kernel_param *kp);
+	int (*get)(char *buffer, const struct kernel_param *kp);
+};
+struct kernel_param {
+	const struct kernel_param_ops *ops;
+	void *arg;
+};
+#define kstrtouint(text, base, to)	\
+	(*(to) = strtoul(text, NULL, base), 0)
+#define sysfs_emit(buffer, ...)		sprintf(buffer, __VA_ARGS__)
+
 /* Modules: their memory is an area. */
-enum module_state { MODULE_STATE_LIVE, MODULE_STATE_GOING };
+enum module_state {
+	MODULE_STATE_LIVE,
+	MODULE_STATE_COMING,
+	MODULE_STATE_GOING,
+};
 struct shim_layout {
 	void *base;
 	unsigned int size, text_size;
@@ -226,6 +249,11 @@ struct module {
 	enum module_state state;
 	char name[56];
 	struct shim_layout core_layout;
+	struct {
+		struct kobject kobj;
+	} mkobj;
+	struct kernel_param *kp;
+	unsigned int num_kp;
 	int refs;
 };
 #define MODULE_NAME_LEN			56
@@ -235,6 +263,7 @@ struct notifier_block {
 	int priority;
 };
 #define NOTIFY_DONE			0
+#define notifier_from_errno(err)	(-(err))
 static inline bool within_module_core(unsigned long addr,
 				      const struct module *module)
 {
@@ -254,9 +283,12 @@ static inline void module_put(struct module *module)
 		abort();
 }
 struct module *find_module(const char *name);
-extern struct notifier_block *shim_notifier;
-#define register_module_notifier(nb)	(shim_notifier = (nb), 0)
-#define unregister_module_notifier(nb)	(shim_notifier = NULL)
+/* The first and the last who are told of modules. */
+extern struct notifier_block *shim_notifiers[2];
+#define register_module_notifier(nb)	\
+	(shim_notifiers[(nb)->priority < 0] = (nb), 0)
+#define unregister_module_notifier(nb)	\
+	(shim_notifiers[(nb)->priority < 0] = NULL)
 
 /* Pages: an area is mapped twice, and the second mapping can be written. */
 #define PAGE_SIZE			4096UL

@@ -30,7 +30,8 @@
 static u8 *area[AREAS], *alias[AREAS];
 static u8 pristine[2][AREA_SIZE], model[2][AREA_SIZE];
 static struct module modules[AREAS];
-struct notifier_block *shim_notifier;
+static struct kernfs_node directories[AREAS];
+struct notifier_block *shim_notifiers[2];
 static u64 state;
 static unsigned int failures;
 /* How often what was met. */
@@ -236,6 +237,7 @@ static struct splice_part *part_of(int number, int index, u32 nparts,
 	part.id = take(&room, id, sizeof(id));
 	part.description = take(&room, "a test", sizeof("a test"));
 	part.target = target ? take(&room, target, strlen(target) + 1) : NULL;
+	part.load = target ? modules[1].mkobj.kobj.sd->id : 0;
 	part.sites = take(&room, sites, sizeof(*sites) * part.nsites);
 	part.objects = take(&room, objects, sizeof(*objects) * part.nobjects);
 	part.ranges = take(&room, ranges, sizeof(*ranges) * part.nranges);
@@ -345,6 +347,29 @@ static void check(void)
 			die("memory is not what the applied updates say");
 }
 
+/*
+ * What the loader tells. Another one who is told that a module comes may fail;
+ * then nobody hears of it any more.
+ */
+static bool comes(int index, const struct splice_part *part)
+{
+	static struct kernel_param kp[AREAS];
+	struct notifier_block *first = shim_notifiers[0];
+
+	kp[index] = (struct kernel_param){ &splice_part_ops, (void *)part };
+	modules[index].kp = &kp[index];
+	modules[index].num_kp = 1;
+	return !first->notifier_call(first, MODULE_STATE_COMING,
+				     &modules[index]) && !shim_fails();
+}
+
+static void goes(int index)
+{
+	struct notifier_block *last = shim_notifiers[1];
+
+	last->notifier_call(last, MODULE_STATE_GOING, &modules[index]);
+}
+
 static void act(struct splice_update *update)
 {
 	bool apply = below(2), instead = !below(4);
@@ -380,10 +405,16 @@ static void round_of(bool mutated)
 		keep(i + 2, parts[i]);
 	}
 	for (i = 0; i < UPDATES * PARTS; i++) {
-		known[i] = parts[i] && !splice_register_part(parts[i],
-								  &modules[i + 2]);
+		if (!parts[i])
+			continue;
+		if (comes(i + 2, parts[i])) {
+			known[i] = !splice_register_part(parts[i],
+							 &modules[i + 2]);
+			if (!known[i])
+				goes(i + 2);
+		}
 		registered += known[i];
-		refused += parts[i] && !known[i];
+		refused += !known[i];
 	}
 	check();
 	for (tries = below(24); tries; tries--) {
@@ -418,9 +449,7 @@ static void round_of(bool mutated)
 	for (i = 0; i < UPDATES * PARTS; i++)
 		if (known[i]) {
 			splice_unregister_part(parts[i]);
-			shim_notifier->notifier_call(shim_notifier,
-						     MODULE_STATE_GOING,
-						     &modules[i + 2]);
+			goes(i + 2);
 		}
 	if (!list_empty(&splice_updates))
 		die("an update is left");
@@ -441,6 +470,37 @@ static void of_another_owner(void)
 		die("a part without an owner is taken");
 	if (!splice_register_part(part, &modules[3]))
 		die("a part that is another module's is taken");
+}
+
+/* A target that is not the load that was matched, and nobody's at all. */
+static void of_another_load(void)
+{
+	struct module *target = &modules[1];
+	const struct splice_part *part = part_of(0, 2, 1, target->name);
+
+	if (!splice_register_part(part, &modules[2]))
+		die("a part is taken whose target is not held");
+	target->mkobj.kobj.sd->id++;
+	if (comes(2, part) || target->refs)
+		die("an update holds another load of its target");
+	target->mkobj.kobj.sd->id--;
+	target->state = MODULE_STATE_GOING;
+	if (comes(2, part) || target->refs)
+		die("an update holds a target that goes");
+	target->state = MODULE_STATE_LIVE;
+	if (!comes(2, part) || target->refs != 1)
+		die("an update that comes does not hold its target");
+	/* The load fails; the next module comes to lie in its place. */
+	if (!comes(2, part) || target->refs != 1)
+		die("a target is held by a module that is not there");
+	if (splice_register_part(part, &modules[2]))
+		die("a part is not taken");
+	splice_unregister_part(part);
+	if (target->refs != 1)
+		die("the target may go before the update module has");
+	goes(2);
+	if (target->refs)
+		die("the target is held for nobody");
 }
 
 int main(int argc, char **argv)
@@ -467,6 +527,8 @@ int main(int argc, char **argv)
 		modules[i].core_layout = (struct shim_layout){
 			area[i], AREA_SIZE, TEXT_SIZE
 		};
+		directories[i].id = 1000 + i;
+		modules[i].mkobj.kobj.sd = &directories[i];
 	}
 	for (i = 0; i < AREA_SIZE; i++) {
 		alias[0][i] = pristine[0][i] = any();
@@ -475,6 +537,7 @@ int main(int argc, char **argv)
 	if (shim_init())
 		die("the core cannot be started");
 	of_another_owner();
+	of_another_load();
 	for (i = 0; i < rounds; i++) {
 		failures = below(2) ? 0 : 1 + below(40);
 		round_of(below(8));

@@ -218,9 +218,12 @@ pub(crate) fn apply(
         }
     };
     let mut images = Vec::new();
-    for (target, values) in manifest.targets.iter().zip(&all) {
-        images
-            .push((target.module_name.as_str(), finished(update, &target.module, values, signer)?));
+    for (target, mut values) in manifest.targets.iter().zip(all) {
+        values.symbols.insert(plan::LOAD.to_owned(), before.number(&target.name));
+        images.push((
+            target.module_name.as_str(),
+            finished(update, &target.module, &values, signer)?,
+        ));
     }
 
     progress("loading the update's modules");
@@ -232,8 +235,6 @@ pub(crate) fn apply(
     let values = parameters(manifest, &left_out);
     let still = || before.still(sysfs.all_modules(), &update.manifest);
     for (name, image) in &images {
-        // What comes with the module is linked to the target before the target is held.
-        still()?;
         // That the target has gone explains best why the module is not loaded.
         load::load(name, image, &values, signer.is_some())
             .or_else(|error| still().and(Err(error)))?;

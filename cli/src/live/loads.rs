@@ -2,8 +2,9 @@
 //! Which of an update's target modules are in the kernel, and by which load of each: between the look
 //! at the kernel and the switch, none of them may come, go, or come again at another place.
 //!
-//! From the load of an update module on, the kernel side keeps its target from being unloaded; what
-//! was seen before is compared again after that.
+//! The number of its target's load goes into each update module. The kernel side holds that load of it from
+//! before the module is linked to anything, and takes no other; what was seen is compared again after that, for
+//! those that were not there.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -28,6 +29,11 @@ impl Loads {
             .filter(|name| *name != VMLINUX)
             .map(|name| Ok((name.clone(), load(modules, name)?)));
         Ok(Self(loads.collect::<Result<_, LiveError>>()?))
+    }
+
+    /// The number of a target's load; zero for the kernel's image.
+    pub(super) fn number(&self, target: &str) -> u64 {
+        self.0.get(target).copied().flatten().unwrap_or(0)
     }
 
     /// Just these are not loaded.

@@ -14,7 +14,7 @@ use object::elf::{
 };
 use object::read::elf::{FileHeader, SectionHeader, Sym};
 
-use super::{OBJECT, PlanError, RANGE, SITE};
+use super::{LOAD, OBJECT, PlanError, RANGE, SITE};
 
 /// Size of an ELF64 symbol, and where in it the section index and the value are.
 const SYM_SIZE: usize = 24;
@@ -22,7 +22,7 @@ const ST_SHNDX: usize = 6;
 const ST_VALUE: usize = 8;
 
 /// Prefixes of the undefined symbols that nobody but splice can give a value to.
-const OWN: &[&str] = &["splice_sym_", SITE, OBJECT, RANGE];
+const OWN: &[&str] = &["splice_sym_", SITE, OBJECT, RANGE, LOAD];
 
 /// A symbol of the module.
 struct Symbol {

@@ -16,7 +16,7 @@ pub use source::{LEFT_OUT, PARTS, update_c};
 pub use values::{Values, plan};
 
 /// Version of the interface between the transaction core and an update module, `SPLICE_ABI`.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;
 
 /// How many updates one may stand on, `SPLICE_BASES_MAX`.
 pub const BASES: usize = 4;
@@ -27,6 +27,7 @@ pub const CORE_SYMBOLS: &[&str] = &["find_module", "get_kprobe", "idle_task"];
 
 /// What the transaction core exports to update modules and, by `kmod/patch.h`, to new code.
 pub const CORE_EXPORTS: &[&str] = &[
+    "splice_part_ops",
     "splice_refuse",
     "splice_register_part",
     "splice_shadow_add",
@@ -41,9 +42,14 @@ const OBJECT: &str = "splice_object_";
 const RANGE: &str = "splice_range_";
 const BASE: &str = "splice_base_";
 
-/// Whether an undefined symbol of an update module stands for a site, an object, a range or a base.
+/// The undefined symbol of an update module whose value says which load of its target module was matched;
+/// it is zero for the kernel's image.
+pub const LOAD: &str = "splice_load";
+
+/// Whether an undefined symbol of an update module stands for a site, an object, a range, a base or the
+/// target's load.
 pub fn is_place_symbol(name: &str) -> bool {
-    [SITE, OBJECT, RANGE, BASE].iter().any(|prefix| name.starts_with(prefix))
+    name == LOAD || [SITE, OBJECT, RANGE, BASE].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Name of the undefined symbol that stands for the address of site `n`.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{
-    ABI, BASES, PlanError, base_symbol, contents_symbol, expected_symbol, object_symbol,
+    ABI, BASES, LOAD, PlanError, base_symbol, contents_symbol, expected_symbol, object_symbol,
     range_symbols, site_symbol,
 };
 use crate::arch::{Arch, ArchError, Template, check};
@@ -193,8 +193,8 @@ pub fn update_c(
         let _ = writeln!(out, "extern const struct splice_shadow {};", shadow.link);
     }
     let bases: Vec<String> = (0..BASES).map(base_symbol).collect();
-    for base in &bases {
-        let _ = writeln!(out, "extern const char {base}[];");
+    for symbol in bases.iter().map(String::as_str).chain([LOAD]) {
+        let _ = writeln!(out, "extern const char {symbol}[];");
     }
     let table = |out: &mut String, kind: &str, rows: Vec<String>| {
         let _ = write!(
@@ -227,6 +227,7 @@ pub fn update_c(
          \t.id = {},\n\
          \t.description = {},\n\
          \t.target = {place},\n\
+         \t.load = (unsigned long){LOAD},\n\
          \t.sites = sites,\n\
          \t.objects = objects,\n\
          \t.ranges = ranges,\n\
@@ -241,7 +242,8 @@ pub fn update_c(
          \t.stack_clear = {:#x}ULL,\n\
          \t.stack_set = {:#x}ULL,\n\
          }};\n\
-         module_param_named({PARTS}, part.nparts, uint, 0444);\n\n\
+         module_param_cb({PARTS}, &splice_part_ops, &part, 0444);\n\
+         __MODULE_PARM_TYPE({PARTS}, \"uint\");\n\n\
          static char *{LEFT_OUT} = \"\";\n\
          module_param({LEFT_OUT}, charp, 0444);\n\n\
          static int __init update_init(void)\n\

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    BASES, base_symbol, contents_symbol, expected_symbol, object_symbol, range_symbols, site_symbol,
+    BASES, LOAD, base_symbol, contents_symbol, expected_symbol, object_symbol, range_symbols,
+    site_symbol,
 };
 use crate::arch::{Arch, KernelView, Site, check};
 use crate::runpre::{FunctionReport, Refusal, Report, Snapshot, TargetReport};
@@ -60,6 +61,8 @@ pub fn plan(
             values.symbols.insert(object_symbol(n), object.address);
             values.bytes.insert(contents_symbol(n), contents);
         }
+        // Of a module, only who is about to load the update can tell.
+        values.symbols.insert(LOAD.to_owned(), 0);
         stand_on(&mut values, found, snapshot)?;
         all.push(values);
     }

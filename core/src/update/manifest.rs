@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the update format that this engine writes and the only one that it reads.
-pub const FORMAT: u32 = 5;
+pub const FORMAT: u32 = 6;
 
 /// The manifest, `manifest.json` in the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,9 +7,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use splice_lab::guest::{construct, exercise, flip, kernel, load, probe, serve, stall, unrest};
 #[cfg(target_arch = "x86_64")]
-use splice_lab::guest::{faulty, mutant};
+use splice_lab::guest::{capture, faulty, mutant};
+use splice_lab::guest::{construct, exercise, flip, kernel, load, probe, serve, stall, unrest};
 
 /// How a command ends that has nothing to print but an error.
 fn told(result: anyhow::Result<()>) -> ExitCode {
@@ -35,6 +35,8 @@ fn main() -> ExitCode {
         },
         #[cfg(target_arch = "x86_64")]
         ["faulty", command @ ..] => faulty::run(command),
+        #[cfg(target_arch = "x86_64")]
+        ["capture", file, command @ ..] => capture::run(file, command),
         #[cfg(target_arch = "x86_64")]
         ["mutant", rounds, seed, command @ ..] => match (rounds.parse(), seed.parse()) {
             (Ok(rounds), Ok(seed)) => mutant::run(rounds, seed, command),
@@ -64,7 +66,7 @@ fn main() -> ExitCode {
         _ => {
             eprintln!(
                 "splice-lab-init: exit CODE | probe NAME | construct PLACE CALL… | stall ROOM COMMAND… | \
-                 faulty COMMAND… | mutant ROUNDS SEED COMMAND… | exercise NAME… | flip FILE | \
+                 faulty COMMAND… | capture FILE COMMAND… | mutant ROUNDS SEED COMMAND… | exercise NAME… | flip FILE | \
                  threads NUMBER | settle | \
                  shared-names | unrest MODULE… | load THREADS PACE_US"
             );

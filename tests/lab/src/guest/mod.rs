@@ -3,6 +3,8 @@
 //! that it starts (the same program under another first argument).
 
 pub mod bpf;
+#[cfg(target_arch = "x86_64")]
+pub mod capture;
 pub mod command;
 pub mod construct;
 pub mod exercise;

@@ -8,19 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use object::LittleEndian as LE;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader, Sym};
 use rustix::system::init_module;
 
+use super::capture::captured;
 use super::kernel;
-use super::trace::{Stop, Traced};
 use crate::modinfo;
 use crate::random::Random;
 
-/// Which of the modules that the command loads is meant: the first one is the core.
-const WHICH: usize = 1;
 /// Size of a relocation's entry (`Elf64_Rela`) and of a symbol's, and where in them the addend and the
 /// value are, in bytes.
 const ENTRY: u64 = 24;
@@ -40,30 +38,6 @@ pub fn run(rounds: u32, seed: u64, command: &[&str]) -> ExitCode {
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
-        }
-    }
-}
-
-/// The module's bytes at the moment when the command would load it; the command ends there.
-fn captured(command: &[&str]) -> Result<Vec<u8>> {
-    let mut process = Traced::start(command)?;
-    let mut loads = 0;
-    loop {
-        match process.go_on()? {
-            Stop::Ended(code) => bail!("the command ended with {code} before it loaded the update"),
-            Stop::Left => {}
-            Stop::Entered => {
-                let registers = process.registers()?;
-                if registers.orig_rax.cast_signed() != libc::SYS_init_module {
-                    continue;
-                }
-                if loads == WHICH {
-                    let module = process.memory(registers.rdi, registers.rsi)?;
-                    process.kill()?;
-                    return Ok(module);
-                }
-                loads += 1;
-            }
         }
     }
 }

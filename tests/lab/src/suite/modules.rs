@@ -71,6 +71,7 @@ fn whole(fixture: &Fixture) -> Result<()> {
     fixed_on_disk(on).context("the fixed module is loaded")?;
     comes(on).context("the module comes while the update is applied")?;
     comes_again(on).context("the module is loaded anew while the update is applied")?;
+    behind_its_back(on).context("the module is loaded anew right before the update's module")?;
     goes(on).context("the module goes while the update is applied")?;
     guest.machine.power_off()
 }
@@ -276,6 +277,36 @@ fn comes_again(guest: &mut Guest) -> Result<()> {
     guest.apply(BOTH)?.success()?;
     expect(guest, Some(NEW), true)?;
     guest.undo(BOTH)?.success().map(drop)
+}
+
+/// The update's module, as the command hands it to the kernel.
+const TAKEN: &str = "/tmp/update.ko";
+
+/// Between the command's last look and the load no command can see anything: the kernel side takes that load of
+/// the target that was matched, and no other, and holds it before anything has run.
+fn behind_its_back(guest: &mut Guest) -> Result<()> {
+    let words = ["/init", "capture", TAKEN, "/bin/splice", "apply", &update(ALONE)];
+    let outcome = guest.machine.run_words(&words)?;
+    ensure!(outcome.exit == Some(0), "nothing is loaded: {}", outcome.stderr);
+    let core = guest.loaded()?;
+    insert(guest, TAKEN)?;
+    ensure!(try_remove(guest).is_err(), "the target of a loaded update could be unloaded");
+    for name in guest.loaded()?.into_iter().filter(|name| !core.contains(name)) {
+        guest.machine.ask(&Request::RemoveModule { name })?;
+    }
+    let refused = |guest: &mut Guest| match insert(guest, TAKEN) {
+        Ok(()) => bail!("the update's module was loaded"),
+        Err(error) if error.to_string().contains("No such device") => Ok(()),
+        Err(error) => Err(error),
+    };
+    remove(guest).context("the target is still held")?;
+    refused(guest).context("without its target")?;
+    insert(guest, STOCK)?;
+    refused(guest).context("with another load of its target")?;
+    for name in core {
+        guest.machine.ask(&Request::RemoveModule { name })?;
+    }
+    guest.expect_clean()
 }
 
 fn goes(guest: &mut Guest) -> Result<()> {
