@@ -161,6 +161,9 @@ fn made(lab: &Lab, store: &Store, patches: Vec<Patch>) -> Result<Vec<Row>> {
 
 fn go(lab: &Lab, patches: Vec<Patch>) -> Result<Vec<Row>> {
     let store = Store::open(lab)?;
+    // A tool that is missing is missed now, and not once all updates are made.
+    let records: Vec<Record> = patches.iter().map(|patch| store.load(patch)).collect();
+    exercise::files(&exercise::of_all(records.iter()))?;
     let mut rows = made(lab, &store, patches)?;
     machine::one_by_one(lab, &store, &mut rows)?;
     print!("{}", page::table(&rows));
