@@ -22,6 +22,7 @@
 /* Held through every change of the registry and through every attempt. */
 DEFINE_MUTEX(splice_mutex);
 LIST_HEAD(splice_updates);
+
 /**
  * struct splice_hold - a target that an update module keeps from being unloaded
  * @node: in splice_held
@@ -314,8 +315,9 @@ static int splice_hold(const struct splice_part *part,
  * do that hears of an update module, and until the last one has heard that it
  * goes.
  *
- * If one of those fails, nobody is told that the module goes. The target then
- * stays until another module lies in the same place or the core goes.
+ * If one of those fails, only who heard of the module before it hears of its
+ * end, which the last one did not. The target then stays until another update
+ * module lies in the same place or the core goes.
  */
 static int splice_module_comes(struct notifier_block *nb, unsigned long event,
 			       void *data)
