@@ -24,19 +24,19 @@ DEFINE_MUTEX(splice_mutex);
 LIST_HEAD(splice_updates);
 
 /**
- * struct splice_hold - a target that an update module keeps from being unloaded
- * @node: in splice_held
+ * struct splice_pin - a target that an update module keeps from being unloaded
+ * @node: in splice_pins
  * @owner: the update module
  * @target: the target, referenced
  */
-struct splice_hold {
+struct splice_pin {
 	struct list_head node;
 	const struct module *owner;
 	struct module *target;
 };
 
 /* Protected by splice_mutex. */
-static LIST_HEAD(splice_held);
+static LIST_HEAD(splice_pins);
 
 /**
  * splice_fail() - note why an attempt failed
@@ -264,28 +264,28 @@ static struct module *splice_get_module(const char *name, unsigned long load)
 	return module;
 }
 
-static struct splice_hold *splice_hold_of(const struct module *owner)
+static struct splice_pin *splice_pin_of(const struct module *owner)
 {
-	struct splice_hold *hold;
+	struct splice_pin *pin;
 
-	list_for_each_entry(hold, &splice_held, node)
-		if (hold->owner == owner)
-			return hold;
+	list_for_each_entry(pin, &splice_pins, node)
+		if (pin->owner == owner)
+			return pin;
 	return NULL;
 }
 
-static void splice_let_go(struct splice_hold *hold)
+static void splice_unpin(struct splice_pin *pin)
 {
-	list_del(&hold->node);
-	module_put(hold->target);
-	kfree(hold);
+	list_del(&pin->node);
+	module_put(pin->target);
+	kfree(pin);
 }
 
 /* Holds the target of an update module. */
-static int splice_hold(const struct splice_part *part,
-		       const struct module *owner)
+static int splice_pin(const struct splice_part *part,
+		      const struct module *owner)
 {
-	struct splice_hold *hold;
+	struct splice_pin *pin;
 
 	if (!splice_has(owner, part, sizeof(*part)))
 		return -EINVAL;
@@ -293,18 +293,18 @@ static int splice_hold(const struct splice_part *part,
 		return 0;
 	if (!splice_has_text(owner, part->target, MODULE_NAME_LEN))
 		return -EINVAL;
-	hold = kzalloc(sizeof(*hold), GFP_KERNEL);
-	if (!hold)
+	pin = kzalloc(sizeof(*pin), GFP_KERNEL);
+	if (!pin)
 		return -ENOMEM;
-	hold->owner = owner;
-	hold->target = splice_get_module(part->target, part->load);
-	if (!hold->target) {
+	pin->owner = owner;
+	pin->target = splice_get_module(part->target, part->load);
+	if (!pin->target) {
 		pr_err("module %s is not loaded, or was loaded anew\n",
 		       part->target);
-		kfree(hold);
+		kfree(pin);
 		return -ENODEV;
 	}
-	list_add_tail(&hold->node, &splice_held);
+	list_add_tail(&pin->node, &splice_pins);
 	return 0;
 }
 
@@ -323,16 +323,16 @@ static int splice_module_comes(struct notifier_block *nb, unsigned long event,
 			       void *data)
 {
 	const struct splice_part *part = splice_part_of(data);
-	struct splice_hold *hold;
+	struct splice_pin *pin;
 	int err;
 
 	if (event != MODULE_STATE_COMING || !part)
 		return NOTIFY_DONE;
 	mutex_lock(&splice_mutex);
-	hold = splice_hold_of(data);
-	if (hold)
-		splice_let_go(hold);
-	err = splice_hold(part, data);
+	pin = splice_pin_of(data);
+	if (pin)
+		splice_unpin(pin);
+	err = splice_pin(part, data);
 	mutex_unlock(&splice_mutex);
 	return notifier_from_errno(err);
 }
@@ -340,14 +340,14 @@ static int splice_module_comes(struct notifier_block *nb, unsigned long event,
 static int splice_module_goes(struct notifier_block *nb, unsigned long event,
 			      void *data)
 {
-	struct splice_hold *hold;
+	struct splice_pin *pin;
 
 	if (event != MODULE_STATE_GOING || !splice_part_of(data))
 		return NOTIFY_DONE;
 	mutex_lock(&splice_mutex);
-	hold = splice_hold_of(data);
-	if (hold)
-		splice_let_go(hold);
+	pin = splice_pin_of(data);
+	if (pin)
+		splice_unpin(pin);
 	mutex_unlock(&splice_mutex);
 	return NOTIFY_DONE;
 }
@@ -375,7 +375,7 @@ int splice_register_part(const struct splice_part *part, struct module *owner)
 {
 	struct splice_update *update;
 	struct splice_member *member;
-	struct splice_hold *hold;
+	struct splice_pin *pin;
 	int err = 0;
 
 	if (!splice_part_ok(owner, part))
@@ -387,11 +387,11 @@ int splice_register_part(const struct splice_part *part, struct module *owner)
 	member->owner = owner;
 
 	mutex_lock(&splice_mutex);
-	hold = splice_hold_of(owner);
-	if (hold)
-		member->target = hold->target;
+	pin = splice_pin_of(owner);
+	if (pin)
+		member->target = pin->target;
 	update = splice_find(part->id);
-	if (part->target && !hold) {
+	if (part->target && !pin) {
 		err = -ENODEV;
 	} else if (!update) {
 		update = splice_create(part);
@@ -479,14 +479,14 @@ shadow:
 
 static void __exit splice_exit(void)
 {
-	struct splice_hold *hold, *next;
+	struct splice_pin *pin, *next;
 
 	/* Update modules use this one's symbols, so none is loaded now. */
 	splice_sysfs_exit();
 	unregister_module_notifier(&splice_goes_nb);
 	unregister_module_notifier(&splice_comes_nb);
-	list_for_each_entry_safe(hold, next, &splice_held, node)
-		splice_let_go(hold);
+	list_for_each_entry_safe(pin, next, &splice_pins, node)
+		splice_unpin(pin);
 	splice_shadow_exit();
 }
 
