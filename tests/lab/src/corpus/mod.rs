@@ -122,7 +122,9 @@ pub fn try_all(lab: &Lab, patches: Vec<Patch>) -> Result<Tally> {
 
 /// Updates of these fixes of the manifest, by id. All of them have to be made.
 pub fn updates(lab: &Lab, fixes: &[fixes::Fix]) -> Result<Vec<(String, PathBuf)>> {
-    let rows = made(lab, &Store::open(lab)?, derive(lab, fixes)?)?;
+    let store = Store::open(lab)?;
+    let mut rows = known(&store, derive(lab, fixes)?);
+    make(lab, &store, &mut rows)?;
     for Row { patch, record, .. } in &rows {
         ensure!(!record.targets.is_empty(), "no update of {}: {}", patch.id, record.why);
     }
@@ -146,25 +148,28 @@ fn derive(lab: &Lab, fixes: &[fixes::Fix]) -> Result<Vec<Patch>> {
     fixes.iter().map(patch).collect()
 }
 
-/// What is known of each patch, once an update of it was made or could not be made.
-fn made(lab: &Lab, store: &Store, patches: Vec<Patch>) -> Result<Vec<Row>> {
-    ensure!(!patches.is_empty(), "there is no fix to try");
-    lab.prepare()?;
+/// What is known of each patch already.
+fn known(store: &Store, patches: Vec<Patch>) -> Vec<Row> {
     let row = |patch: Patch| {
         let (record, update) = (store.load(&patch), store.update(&patch));
         Row { patch, record, update }
     };
-    let mut rows: Vec<Row> = patches.into_iter().map(row).collect();
-    create::all(lab, store, &mut rows)?;
-    Ok(rows)
+    patches.into_iter().map(row).collect()
+}
+
+/// Makes the updates that are not made yet, where one can be made.
+fn make(lab: &Lab, store: &Store, rows: &mut [Row]) -> Result<()> {
+    ensure!(!rows.is_empty(), "there is no fix to try");
+    lab.prepare()?;
+    create::all(lab, store, rows)
 }
 
 fn go(lab: &Lab, patches: Vec<Patch>) -> Result<Vec<Row>> {
     let store = Store::open(lab)?;
+    let mut rows = known(&store, patches);
     // A tool that is missing is missed now, and not once all updates are made.
-    let records: Vec<Record> = patches.iter().map(|patch| store.load(patch)).collect();
-    exercise::files(&exercise::of_all(records.iter()))?;
-    let mut rows = made(lab, &store, patches)?;
+    exercise::files(&exercise::of_all(rows.iter().map(|row| &row.record)))?;
+    make(lab, &store, &mut rows)?;
     machine::one_by_one(lab, &store, &mut rows)?;
     print!("{}", page::table(&rows));
     for row in rows.iter().filter(|row| row.record.outcome != Outcome::Applied) {
