@@ -176,7 +176,7 @@ pub(crate) fn before(
             chunk.iter().filter(|(object, _)| kept(&cache, object).is_none()).collect();
         if !open.is_empty() {
             let output = tree
-                .make(&tree.source())
+                .make_units(&tree.source())
                 .args(flags(&tree.config()?))
                 .arg(format!("-j{jobs}"))
                 .args(open.iter().map(|(_, built)| &built.goal))
@@ -323,8 +323,7 @@ fn fresh(
     // What the overlay leads to must not be made anew meanwhile, nor is it from here.
     let _lock = tree.lock(note)?;
     let output = tree
-        .make(overlay.path())
-        .args(["-o", "prepare"])
+        .make_units(overlay.path())
         .args(flags(&tree.config()?))
         .arg(format!("-j{jobs}"))
         .args(added.iter().map(|(_, built)| &built.goal))

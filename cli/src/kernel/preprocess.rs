@@ -73,7 +73,7 @@ fn before(
     note: &mut dyn FnMut(&str),
 ) -> Result<Vec<Option<Text>>, Failure> {
     let _lock = tree.lock(note)?;
-    let mut make = tree.make(&tree.source());
+    let mut make = tree.make_units(&tree.source());
     make.arg("-k").arg(format!("-j{jobs}"));
     make.args(["KCFLAGS", "KAFLAGS"].map(|name| format!("{name}={FLAGS}")));
     make.args(chunk.iter().filter_map(|(object, built)| text_of(tree, object, &built.goal)));

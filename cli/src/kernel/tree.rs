@@ -190,6 +190,15 @@ impl Tree {
         make
     }
 
+    /// `make` for units of this kernel, in the tree or in an overlay of it. What kbuild would see to first,
+    /// tools and generated headers, is there since the tree was prepared; to look takes it longer than
+    /// to compile a unit.
+    pub(crate) fn make_units(&self, directory: &Path) -> Command {
+        let mut make = self.make(directory);
+        make.args(["-o", "prepare"]);
+        make
+    }
+
     /// One of the binutils.
     pub(crate) fn tool(&self, name: &str) -> Command {
         Command::new(format!("{}{name}", self.facts.cross))
