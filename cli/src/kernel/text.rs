@@ -42,113 +42,142 @@ pub(super) fn differs(before: &str, after: &str) -> bool {
     if before == after {
         return false;
     }
-    let texts = [before, after].map(tokens);
-    let [before, after] = [items(&texts[0]), items(&texts[1])];
-    // Only what lies between the items that they begin and end with can be in one of them alone.
-    let [start, end] = shared(&before, &after);
-    let [old, new] =
-        [&before, &after].map(|all| all.get(start..all.len() - end).unwrap_or_default());
+    let all: Vec<Item<'_>> = items(before, 0).collect();
+    let (old, new) = apart((before, &all), after);
     let mut counts: HashMap<&[&str], isize> = HashMap::new();
-    for (text, one) in [(old, 1), (new, -1)] {
-        for item in text {
-            *counts.entry(item.tokens).or_default() += one;
+    for (items, one) in [(old, 1), (&new, -1)] {
+        for item in items {
+            *counts.entry(&item.tokens).or_default() += one;
         }
     }
-    let is_common = |item: &&Item<'_>| counts.get(item.tokens) == Some(&0);
+    let is_common = |item: &&Item<'_>| counts.get(item.tokens.as_slice()) == Some(&0);
     let [first, second] =
-        [old, new].map(|text| text.iter().filter(is_common).map(|item| item.tokens));
+        [old, &new].map(|items| items.iter().filter(is_common).map(|item| &item.tokens));
     if !first.eq(second) {
         return true;
     }
     let mut names = HashSet::new();
-    for item in old.iter().chain(new).filter(|item| !is_common(item)) {
+    for item in old.iter().chain(&new).filter(|item| !is_common(item)) {
         match item.function {
             Some(name) => names.insert(name),
             None => return true,
         };
     }
     // Who uses them, who uses those, and so on.
-    let all = || before.iter().chain(new);
-    loop {
-        let known = names.len();
-        for item in all() {
-            if item.function.is_some_and(|name| names.contains(name))
-                || !item.tokens.iter().any(|token| mentions(token, &names))
-            {
-                continue;
-            }
+    let mut open: Vec<&str> = names.iter().copied().collect();
+    while let Some(name) = open.pop() {
+        for item in naming(before, &all, name).chain(naming(after, &new, name)) {
             match item.function {
-                Some(name) => names.insert(name),
+                Some(function) if names.insert(function) => open.push(function),
+                Some(_) => {}
                 None => return true,
-            };
-        }
-        if names.len() == known {
-            return false;
+            }
         }
     }
+    false
 }
 
-/// How many items two texts have in common at their start, and behind that at their end.
-fn shared(before: &[Item<'_>], after: &[Item<'_>]) -> [usize; 2] {
-    let same = |(one, other): &(&Item<'_>, &Item<'_>)| one.tokens == other.tokens;
-    let start = before.iter().zip(after).take_while(same).count();
-    let [before, after] = [before, after].map(|all| all.get(start..).unwrap_or_default());
-    [start, before.iter().rev().zip(after.iter().rev()).take_while(same).count()]
-}
-
-/// Whether a token is one of the names, or assembly or a pragma that has one in it.
-fn mentions(token: &str, names: &HashSet<&str>) -> bool {
-    if token.starts_with(['"', '#']) {
-        return names.iter().any(|name| token.contains(name));
+/// What of the items before, and which items after, one text may have and the other one not. At the end
+/// of an item the next one begins anew, so where the texts are the same from there on, so are the items.
+fn apart<'i, 't>(
+    (before, all): (&str, &'i [Item<'t>]),
+    after: &'t str,
+) -> (&'i [Item<'t>], Vec<Item<'t>>) {
+    let same = |(one, other): &(u8, u8)| one == other;
+    let prefix = before.bytes().zip(after.bytes()).take_while(same).count();
+    let start = all.partition_point(|item| item.end < prefix);
+    let from = start.checked_sub(1).and_then(|last| all.get(last)).map_or(0, |last| last.end);
+    let [one, other] = [before, after].map(|text| text.bytes().skip(from).rev());
+    let suffix = one.zip(other).take_while(same).count();
+    let (mut new, mut end) = (Vec::new(), all.len());
+    for item in items(after, from) {
+        let behind = after.len() - item.end;
+        new.push(item);
+        let last =
+            all.binary_search_by_key(&(before.len().saturating_sub(behind)), |item| item.end);
+        if let Ok(last) = last
+            && behind <= suffix
+        {
+            end = last + 1;
+            break;
+        }
     }
-    names.contains(token)
+    (all.get(start..end).unwrap_or_default(), new)
+}
+
+/// The items that have a name in them; `items` are some of the text, one after the other.
+fn naming<'i, 't>(
+    text: &'i str,
+    items: &'i [Item<'t>],
+    name: &'i str,
+) -> impl Iterator<Item = &'i Item<'t>> {
+    let found = text.match_indices(name).filter_map(move |(at, _)| {
+        let item = items.get(items.partition_point(|item| item.end <= at))?;
+        (item.start <= at).then_some(item)
+    });
+    found.filter(move |item| item.tokens.iter().any(|token| mentions(token, name)))
+}
+
+/// Whether a token is the name, or assembly or a pragma that has it in it.
+fn mentions(token: &str, name: &str) -> bool {
+    if token.starts_with(['"', '#']) { token.contains(name) } else { token == name }
 }
 
 /// A declaration or definition at file scope.
 struct Item<'t> {
-    tokens: &'t [&'t str],
+    tokens: Vec<&'t str>,
     /// The function that it declares, or defines as static and inline.
     function: Option<&'t str>,
+    /// Where in the text it begins, in bytes, or the white space before it does.
+    start: usize,
+    /// Where it ends.
+    end: usize,
 }
 
-/// The items of a text. One that is taken apart wrongly is so in both texts, and is no function.
-fn items<'t>(tokens: &'t [&'t str]) -> Vec<Item<'t>> {
-    let mut items = Vec::new();
-    let (mut start, mut depth) = (0, 0_usize);
+/// The items of a text from the end of one of them on, or from its start.
+fn items(text: &str, from: usize) -> impl Iterator<Item = Item<'_>> {
+    let mut at = from;
+    std::iter::from_fn(move || {
+        let item = item(text, at)?;
+        at = item.end;
+        Some(item)
+    })
+}
+
+/// The next item of a text. One that is taken apart wrongly is so in both texts, and is no function.
+fn item(text: &str, start: usize) -> Option<Item<'_>> {
+    let (mut tokens, mut depth) = (Vec::new(), 0_usize);
     // Of which function this is the body.
     let mut body = None;
-    for (at, token) in tokens.iter().enumerate() {
-        let head = || tokens.get(start..at).unwrap_or_default();
-        match *token {
+    let mut end = start;
+    while let Some(token) = token(text, &mut end) {
+        match token {
             "{" if depth == 0 && body.is_none() => {
-                body = declared(head());
+                body = declared(&tokens);
                 depth += 1;
             }
             "(" | "[" | "{" => depth += 1,
             ")" | "]" | "}" => depth = depth.saturating_sub(1),
             _ => {}
         }
-        let ends = match *token {
+        let ends = match token {
             ";" => true,
             "}" => body.is_some(),
-            line => line.starts_with('#') && start == at,
+            line => line.starts_with('#') && tokens.is_empty(),
         };
         if depth > 0 || !ends {
+            tokens.push(token);
             continue;
         }
-        let function = match body.take() {
-            Some(name) => is_static_inline(head()).then_some(name),
-            None if *token == ";" => declared(head()),
+        let function = match body {
+            Some(name) => is_static_inline(&tokens).then_some(name),
+            None if token == ";" => declared(&tokens),
             None => None,
         };
-        items.push(Item { tokens: tokens.get(start..=at).unwrap_or_default(), function });
-        start = at + 1;
+        tokens.push(token);
+        return Some(Item { tokens, function, start, end });
     }
-    let tokens = tokens.get(start..).unwrap_or_default();
-    if !tokens.is_empty() {
-        items.push(Item { tokens, function: None });
-    }
-    items
+    (!tokens.is_empty()).then_some(Item { tokens, function: None, start, end })
 }
 
 /// The one function that these tokens, which end before a `;` or a body, declare. Its name stands before
@@ -213,36 +242,38 @@ fn is_static_inline(item: &[&str]) -> bool {
     is_static && is_inline
 }
 
-/// The tokens of a preprocessed text; what remains of a directive is one.
-fn tokens(text: &str) -> Vec<&str> {
-    let mut tokens = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let length = match first {
-            '"' | '\'' => quoted(rest, first),
-            '#' => rest.find('\n').unwrap_or(rest.len()),
-            c if is_part(c) => rest.find(|c| !is_part(c)).unwrap_or(rest.len()),
-            c => c.len_utf8(),
-        };
-        let (token, behind) = rest.split_at(length);
-        tokens.push(token);
-        rest = behind.trim_start();
-    }
-    tokens
+/// The next token of a preprocessed text, behind which `at` is then; what remains of a directive is one.
+fn token<'t>(text: &'t str, at: &mut usize) -> Option<&'t str> {
+    let bytes = text.as_bytes();
+    let start = *at + bytes.get(*at..)?.iter().position(|byte| !byte.is_ascii_whitespace())?;
+    let rest = bytes.get(start..)?;
+    let until = |ends: fn(&u8) -> bool| {
+        let behind = rest.iter().skip(1).position(ends);
+        behind.map_or(rest.len(), |at| at + 1)
+    };
+    let length = match *rest.first()? {
+        quote @ (b'"' | b'\'') => quoted(rest, quote),
+        b'#' => until(|byte| *byte == b'\n'),
+        byte if is_part(byte) => until(|byte| !is_part(*byte)),
+        // A character may have several bytes.
+        _ => until(|byte| byte & 0xc0 != 0x80),
+    };
+    *at = start + length;
+    text.get(start..*at)
 }
 
-/// Whether a character is a part of a name or a number.
-fn is_part(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_' || c == '$'
+/// Whether a byte is a part of a name or a number.
+fn is_part(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$'
 }
 
 /// Bytes of the string or character that a text starts with.
-fn quoted(text: &str, quote: char) -> usize {
-    let mut characters = text.char_indices().skip(1);
-    while let Some((at, c)) = characters.next() {
-        if c == '\\' {
-            characters.next();
-        } else if c == quote {
+fn quoted(text: &[u8], quote: u8) -> usize {
+    let mut bytes = text.iter().enumerate().skip(1);
+    while let Some((at, byte)) = bytes.next() {
+        if *byte == b'\\' {
+            bytes.next();
+        } else if *byte == quote {
             return at + 1;
         }
     }
