@@ -274,8 +274,13 @@ static struct splice_pin *splice_pin_of(const struct module *owner)
 	return NULL;
 }
 
-static void splice_unpin(struct splice_pin *pin)
+/* Lets go of what an update module holds, if it holds anything. */
+static void splice_unpin(const struct module *owner)
 {
+	struct splice_pin *pin = splice_pin_of(owner);
+
+	if (!pin)
+		return;
 	list_del(&pin->node);
 	module_put(pin->target);
 	kfree(pin);
@@ -323,15 +328,12 @@ static int splice_module_comes(struct notifier_block *nb, unsigned long event,
 			       void *data)
 {
 	const struct splice_part *part = splice_part_of(data);
-	struct splice_pin *pin;
 	int err;
 
 	if (event != MODULE_STATE_COMING || !part)
 		return NOTIFY_DONE;
 	mutex_lock(&splice_mutex);
-	pin = splice_pin_of(data);
-	if (pin)
-		splice_unpin(pin);
+	splice_unpin(data);
 	err = splice_pin(part, data);
 	mutex_unlock(&splice_mutex);
 	return notifier_from_errno(err);
@@ -340,14 +342,10 @@ static int splice_module_comes(struct notifier_block *nb, unsigned long event,
 static int splice_module_goes(struct notifier_block *nb, unsigned long event,
 			      void *data)
 {
-	struct splice_pin *pin;
-
 	if (event != MODULE_STATE_GOING || !splice_part_of(data))
 		return NOTIFY_DONE;
 	mutex_lock(&splice_mutex);
-	pin = splice_pin_of(data);
-	if (pin)
-		splice_unpin(pin);
+	splice_unpin(data);
 	mutex_unlock(&splice_mutex);
 	return NOTIFY_DONE;
 }
@@ -486,7 +484,7 @@ static void __exit splice_exit(void)
 	unregister_module_notifier(&splice_goes_nb);
 	unregister_module_notifier(&splice_comes_nb);
 	list_for_each_entry_safe(pin, next, &splice_pins, node)
-		splice_unpin(pin);
+		splice_unpin(pin->owner);
 	splice_shadow_exit();
 }
 
