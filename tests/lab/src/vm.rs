@@ -196,7 +196,13 @@ impl Machine {
 
     /// Starts the usual load.
     pub fn start_load(&mut self) -> Result<()> {
-        self.ask(&Request::StartLoad { threads: 2, pace_us: 5000 }).map(drop)
+        self.start_load_at(Duration::from_millis(5))
+    }
+
+    /// Starts a load that pauses so long after each of its operations.
+    pub fn start_load_at(&mut self, pace: Duration) -> Result<()> {
+        let pace_us = u64::try_from(pace.as_micros())?;
+        self.ask(&Request::StartLoad { threads: 2, pace_us }).map(drop)
     }
 
     /// Stops the load; fails if anything of it came out wrong.
