@@ -72,8 +72,8 @@ pub(crate) fn fixed_module(
 fn make(tree: &Tree, overlay: &Overlay, jobs: usize, goal: &str) -> Result<()> {
     let place = overlay.path();
     packages::run(
-        tree.make(place)
-            .args(["-s", "-o", "prepare", "-o", "modules_prepare"])
+        tree.make_units(place)
+            .args(["-s", "-o", "modules_prepare"])
             .arg(format!("-j{jobs}"))
             .arg(format!("MODPOST=./{MODPOST}"))
             // Debug information is taken away later; without it nothing depends on where this is.

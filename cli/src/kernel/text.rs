@@ -93,10 +93,8 @@ fn apart<'i, 't>(
     for item in items(after, from) {
         let behind = after.len() - item.end;
         new.push(item);
-        let last =
-            all.binary_search_by_key(&(before.len().saturating_sub(behind)), |item| item.end);
-        if let Ok(last) = last
-            && behind <= suffix
+        if behind <= suffix
+            && let Ok(last) = all.binary_search_by_key(&(before.len() - behind), |item| item.end)
         {
             end = last + 1;
             break;
