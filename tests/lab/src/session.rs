@@ -178,20 +178,19 @@ impl Lab {
 
     /// The same, with more words for `splice create`.
     pub fn create_with(&self, id: &str, patch: &str, more: &[&str]) -> Result<(PathBuf, Answer)> {
-        let source = self.work.path().join(format!("{id}.patch"));
         let update = self.work.path().join(format!("{id}.splice"));
+        let answer = self.create_at(&update, id, patch, more)?;
+        Ok((update, answer))
+    }
+
+    /// The same, to a file that is kept.
+    pub fn create_at(&self, update: &Path, id: &str, patch: &str, more: &[&str]) -> Result<Answer> {
+        let source = self.work.path().join(format!("{id}.patch"));
         std::fs::write(&source, patch)?;
-        let words = [
-            "create",
-            "--release",
-            &self.kernel.release,
-            "--id",
-            id,
-            "--output",
-            &update.to_string_lossy(),
-            &source.to_string_lossy(),
-        ];
-        Ok((update.clone(), self.splice(&[&words, more].concat())?))
+        let (file, source) = (update.to_string_lossy(), source.to_string_lossy());
+        let release = &self.kernel.release;
+        let words = ["create", "--release", release, "--id", id, "--output", &file, &source];
+        self.splice(&[&words, more].concat())
     }
 }
 

@@ -53,14 +53,14 @@ pub(super) fn all(lab: &Lab, store: &Store, rows: &mut [Row]) -> Result<()> {
 
 fn one(lab: &Lab, store: &Store, row: &mut Row) -> Result<()> {
     let (patch, record) = (&row.patch, &mut row.record);
-    let mut made = create(lab, (&patch.text, &[]), &row.update, store.directory(), record);
+    let mut made = create(lab, (&patch.text, &[]), &row.update, record);
     if record.outcome == Outcome::Refused
         && let Some(aided) = &patch.aided
     {
         let why = std::mem::take(&mut record.why);
         record.aided = Some(aided.lines);
         let text = (aided.text.as_str(), aided.accept.as_slice());
-        made = create(lab, text, &row.update, store.directory(), record);
+        made = create(lab, text, &row.update, record);
         if record.outcome == Outcome::Created {
             record.why = why;
         }
@@ -75,16 +75,10 @@ fn create(
     lab: &Lab,
     (text, accept): (&str, &[String]),
     update: &Path,
-    directory: &Path,
     record: &mut Record,
 ) -> Result<()> {
-    let source = tempfile::Builder::new().suffix(".patch").tempfile_in(directory)?;
-    std::fs::write(source.path(), text)?;
-    let (file, source) = (update.to_string_lossy(), source.path().to_string_lossy());
-    let id = record.id.clone();
-    let words = ["create", "--release", &lab.kernel.release, "--id", &id, "--output", &file];
     let accept: Vec<&str> = accept.iter().flat_map(|what| ["--accept", what]).collect();
-    let answer = lab.splice(&[&words[..], &accept, &[&source]].concat())?;
+    let answer = lab.create_at(update, &record.id, text, &accept)?;
     record.create = u64::try_from(answer.duration.as_millis())?;
     match answer.exit {
         0 => record.end(Outcome::Created, ""),
@@ -116,7 +110,7 @@ fn create(
     }
     if record.targets.iter().any(|target| target == "vmlinux") {
         let image = lab.image.kernel.to_string_lossy().into_owned();
-        let checked = lab.splice(&["check", "--kernel", &image, &file])?;
+        let checked = lab.splice(&["check", "--kernel", &image, &update.to_string_lossy()])?;
         record.image = Some(checked.exit == 0);
         if checked.exit != 0 {
             record.end(Outcome::Failed, &format!("check --kernel: {}", checked.stderr));

@@ -193,7 +193,8 @@ pub(super) fn together(lab: &Lab, rows: &[Row]) -> Result<Together> {
     }
     let count = applied.len();
     exercises.round(&mut guest)?;
-    for id in applied.into_iter().rev() {
+    for (number, id) in applied.into_iter().rev().enumerate() {
+        eprintln!("together: {} of {count} taken back, {id}", number + 1);
         guest.undo(id)?.success()?;
     }
     exercises.round(&mut guest)?;

@@ -3,7 +3,7 @@
 //! was stopped.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -175,12 +175,6 @@ impl Store {
     #[must_use]
     pub(super) fn update(&self, patch: &Patch) -> PathBuf {
         self.file(patch, "splice")
-    }
-
-    /// A directory for what has no name.
-    #[must_use]
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
     }
 
     fn file(&self, patch: &Patch, suffix: &str) -> PathBuf {
