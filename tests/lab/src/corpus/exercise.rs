@@ -90,17 +90,18 @@ impl Running {
 
     /// Waits until each has begun a round from now on, and ended it.
     pub(super) fn round(&self, guest: &mut Guest) -> Result<()> {
-        let patience = PATIENCE * u32::try_from(self.0.len())?;
-        for exercise in &self.0 {
-            let over = |guest: &mut Guest| {
-                let text = guest.machine.read(&progress(exercise.name)).unwrap_or_default();
-                text.trim().parse::<u64>().unwrap_or(0)
-            };
-            let (begun, started) = (over(guest), Instant::now());
-            // The round that was on when this began is not one.
-            while over(guest) < begun + 2 {
+        let over = |guest: &mut Guest, name: &str| {
+            let text = guest.machine.read(&progress(name)).unwrap_or_default();
+            text.trim().parse::<u64>().unwrap_or(0)
+        };
+        let (patience, started) = (PATIENCE * u32::try_from(self.0.len())?, Instant::now());
+        // The round that is on when this begins is not one.
+        let wanted: Vec<_> =
+            self.0.iter().map(|one| (one.name, over(guest, one.name) + 2)).collect();
+        for (name, wanted) in wanted {
+            while over(guest, name) < wanted {
                 if started.elapsed() > patience {
-                    bail!("the exercise {} does not go on", exercise.name);
+                    bail!("the exercise {name} does not go on");
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
