@@ -3,6 +3,7 @@
 //! (include/uapi/linux/netfilter_ipv4/ip_tables.h, netfilter/x_tables.h).
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
 use super::sockets::{get_option, set_option_raw, socket};
 use super::trigger::result;
@@ -62,8 +63,12 @@ pub fn ports(first: u16, last: Option<u16>) -> Match {
     Match { name: "multiport", revision: 1, data, protocol: libc::IPPROTO_TCP as u16 }
 }
 
-/// May a table with such a rule be set? Something is done with it, and it is taken away again.
+/// May a table with such a rule be set? Something is done with it, and it is taken away again. Threads wait
+/// for one another: there is one table, and the kernel takes a new one only from who knows how many
+/// entries the old one has.
 pub fn with_match(rule: &Match, meanwhile: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    static TABLE: Mutex<()> = Mutex::new(());
+    let _alone = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
     replace(Some(rule))?;
     let done = meanwhile();
     replace(None)?;

@@ -4,12 +4,11 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::{at, expect};
+use super::{at, expect, unhindered};
 use crate::guest::raid::Array;
 
 /// A file that every image of a file system which cannot be written holds.
@@ -86,23 +85,8 @@ fn mounted(
     let place = format!("/run/on-{kind}");
     at("mount", mount(device, &*place, kind, flags, options).map_err(Into::into))?;
     let done = work(&place);
-    at("unmount", unmounted(&place))?;
+    at("unmount", unhindered(|| Ok(unmount(&place, UnmountFlags::empty())?)))?;
     done
-}
-
-/// Unmounts it once nobody holds anything of it open. Another exercise's child has copies of all open files
-/// from its fork until it runs its program.
-fn unmounted(place: &str) -> io::Result<()> {
-    const PATIENCE: Duration = Duration::from_secs(30);
-    let started = Instant::now();
-    loop {
-        match unmount(place, UnmountFlags::empty()) {
-            Err(Errno::BUSY) if started.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            done => return Ok(done?),
-        }
-    }
 }
 
 /// Directories and files are made, written, renamed, read, listed and removed; between writing and reading the

@@ -12,7 +12,7 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::protocol::ExerciseReport;
 
@@ -305,6 +305,25 @@ fn repeat(exercise: &Exercise, over: &AtomicBool, pace: Duration) -> ExerciseRep
 /// That something is as it should be.
 fn expect(good: bool, what: &str) -> io::Result<()> {
     if good { Ok(()) } else { Err(io::Error::other(format!("not as expected: {what}"))) }
+}
+
+/// Does what the kernel refuses while somebody holds a file open, once nobody does: another thread's child has
+/// copies of all open files from its fork until it runs its program.
+pub fn unhindered<T>(mut what: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let started = Instant::now();
+    loop {
+        match what() {
+            Err(error) if is_held(&error) && started.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            done => return done,
+        }
+    }
+}
+
+fn is_held(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::ExecutableFileBusy)
 }
 
 /// An error with what was tried.
