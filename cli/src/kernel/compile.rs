@@ -99,6 +99,9 @@ impl Compiled {
 /// How a unit before was made.
 #[derive(Debug, Serialize, Deserialize)]
 struct Made {
+    /// The [`WAY`] of that time.
+    #[serde(default)]
+    way: u32,
     /// Of the object.
     sha256: String,
     command: String,
@@ -116,6 +119,10 @@ impl Made {
             || self.files.iter().any(|file| changed.contains(&file.as_str()) || last(file))
     }
 }
+
+/// How kbuild is asked for units. What was made in another way is not taken from the cache: 0 may lack
+/// options that kbuild adds late ([`Tree::make_units`]).
+const WAY: u32 = 1;
 
 /// So many units are compiled before the cache is filled and others get their turn at the tree.
 const CHUNK: usize = 24;
@@ -392,7 +399,7 @@ fn kept(units: &Path, object: &str) -> Option<(Made, Vec<u8>)> {
     if !whole(units, object).is_file() {
         return None;
     }
-    (packages::sum(&bytes) == made.sha256).then_some((made, bytes))
+    (made.way == WAY && packages::sum(&bytes) == made.sha256).then_some((made, bytes))
 }
 
 /// Puts a unit that kbuild has just made into the cache.
@@ -407,7 +414,7 @@ fn keep(tree: &Tree, units: &Path, object: &str) -> Result<()> {
         &compressed(&made).with_context(|| format!("cannot read {}", made.display()))?,
     )?;
     cache::write_whole(&units.join(object), &bytes)?;
-    let made = Made { sha256: packages::sum(&bytes), command, files };
+    let made = Made { way: WAY, sha256: packages::sum(&bytes), command, files };
     cache::write_whole(&sidecar(units, object), &serde_json::to_vec_pretty(&made)?)
 }
 
@@ -578,7 +585,7 @@ mod tests {
                     d/a.o: $(deps_d/a.o)\n";
         let files = files(text);
         assert_eq!(files, ["d/a.c", "include/linux/x.h", "d/y.h"]);
-        let mut made = Made { sha256: String::new(), command: String::new(), files };
+        let mut made = Made { way: WAY, sha256: String::new(), command: String::new(), files };
         assert!(made.reads(&["include/linux/x.h"], &[]) && made.reads(&["no.h", "d/a.c"], &[]));
         assert!(!made.reads(&["include/linux/z.h"], &["z.h"]));
         assert!(made.reads(&["include/x.h"], &["x.h"]), "it may be found first");
@@ -639,13 +646,25 @@ mod tests {
     #[test]
     fn a_damaged_unit_is_not_taken() {
         let units = tempfile::tempdir().unwrap();
-        let made =
-            Made { sha256: packages::sum(b"object"), command: "c".into(), files: Vec::new() };
+        let mut made = Made {
+            way: WAY,
+            sha256: packages::sum(b"object"),
+            command: "c".into(),
+            files: Vec::new(),
+        };
         std::fs::write(units.path().join("a.o"), b"object").unwrap();
         std::fs::write(whole(units.path(), "a.o"), b"").unwrap();
-        std::fs::write(sidecar(units.path(), "a.o"), serde_json::to_vec(&made).unwrap()).unwrap();
+        let told = |made: &Made| {
+            let text = serde_json::to_vec(made).unwrap();
+            std::fs::write(sidecar(units.path(), "a.o"), text).unwrap();
+        };
+        told(&made);
         assert!(kept(units.path(), "a.o").is_some());
         std::fs::write(units.path().join("a.o"), b"objecT").unwrap();
         assert!(kept(units.path(), "a.o").is_none());
+        std::fs::write(units.path().join("a.o"), b"object").unwrap();
+        made.way = WAY - 1;
+        told(&made);
+        assert!(kept(units.path(), "a.o").is_none(), "it was made in another way");
     }
 }

@@ -71,13 +71,15 @@ pub(super) fn compiler(
     Ok(command.display().to_string())
 }
 
-/// `gcc-12` and `12.2.0-14+deb12u1` of `gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0`.
+/// `gcc-12` and `12.2.0-14+deb12u1` of `gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0`, or of the same with a
+/// triplet before the name, by which kernels of some lines call their own architecture's compiler.
 fn package(wanted: &str) -> Option<(&str, &str)> {
     let (name, rest) = wanted.split_once(" (Debian ")?;
     let (version, _) = rest.split_once(')')?;
     // They become names of files, and words of a shell.
     let plain = |text: &str| !text.contains(['/', '\'', '\n']);
-    (name.starts_with("gcc-") && plain(wanted)).then_some((name, version))
+    let name = name.get(name.rfind("gcc-")?..)?;
+    plain(wanted).then_some((name, version))
 }
 
 /// The compiler proper of `gcc-N` below a root: `usr/lib/gcc/TRIPLET/N/cc1`.
@@ -109,6 +111,7 @@ mod tests {
     fn a_version_text_names_its_package() {
         let debian = package("gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0");
         assert_eq!(debian, Some(("gcc-12", "12.2.0-14+deb12u1")));
+        assert_eq!(package("aarch64-linux-gnu-gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0"), debian);
         assert_eq!(package("gcc (GCC) 13.1.0"), None);
         assert_eq!(package("gcc-12 (Debian ../x) 12.2.0"), None);
         assert_eq!(package("gcc-12 (Debian 1) '; reboot"), None);

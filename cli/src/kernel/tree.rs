@@ -190,12 +190,13 @@ impl Tree {
         make
     }
 
-    /// `make` for units of this kernel, in the tree or in an overlay of it. What kbuild would see to first,
-    /// tools and generated headers, is there since the tree was prepared; to look takes it longer than
-    /// to compile a unit.
+    /// `make` for units of this kernel, in the tree or in an overlay of it. What kbuild would see to first
+    /// is there since the tree was prepared; to look takes it longer than to compile a unit.
     pub(crate) fn make_units(&self, directory: &Path) -> Command {
         let mut make = self.make(directory);
-        make.args(["-o", "prepare"]);
+        for target in PREPARED {
+            make.args(["-o", target]);
+        }
         make
     }
 
@@ -209,6 +210,12 @@ impl Tree {
         Exports::read(&self.headers().join("Module.symvers"))
     }
 }
+
+/// Targets of kbuild that make tools and generated headers (Makefile and arch/*/Makefile, 6.1 and 6.12). Not
+/// `prepare`, which needs them: what else it needs may add to the compiler's options, as the guard of the
+/// stack protector on arm64 does (`stack_protector_prepare`).
+const PREPARED: [&str; 5] =
+    ["prepare0", "vdso_prepare", "headers", "tools/objtool", "tools/bpf/resolve_btfids"];
 
 /// Symbols that are exported to modules, each with its namespace, which is empty for most.
 #[derive(Debug)]

@@ -204,11 +204,14 @@ fn aarch64(suite: &mut Suite, fixture: &Fixture) {
         let lab = Lab::of(kernel(&stock.release.replace("amd64", "arm64"))?)?;
         lab.prepare()?;
         image::symbols(&lab)?;
-        // A unit whose code finds its objects by their distance from one another, and one with nops
-        // before loops, as many as its functions' places make of them.
+        // A unit whose code finds its objects by their distance from one another, one with nops before
+        // loops, as many as its functions' places make of them, and one that guards the stack, with what
+        // the compiler is told only once the tree is prepared.
         let length = ("iphlen > length", "iphlen > length || iphlen < 4");
         let raw = fixes::edit(&lab.cache, &fixture.fix.base, "net/ipv4/raw.c", &[length])?;
-        let patch = [fixture.fix.patch(&lab.cache)?, raw].concat();
+        let fault = ("? -EFAULT : 0", "? -EIO : 0");
+        let regset = fixes::edit(&lab.cache, &fixture.fix.base, "kernel/regset.c", &[fault])?;
+        let patch = [fixture.fix.patch(&lab.cache)?, raw, regset].concat();
         let (file, answer) = lab.create(FIX, &patch)?;
         answer.success()?;
         let [file, image] =
