@@ -109,7 +109,8 @@ impl Lab {
                 .arg("-C")
                 .arg(headers)
                 .arg(format!("M={}", place.display()))
-                .args(["CC=gcc-12", "modules"]),
+                .args(Processor::of(&self.kernel.release).kbuild)
+                .arg("modules"),
         )
         .context("the lab's modules cannot be built")?;
         Ok(place)

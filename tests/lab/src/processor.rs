@@ -24,6 +24,8 @@ pub struct Processor {
     pub line: &'static str,
     /// See `line`.
     pub line_device: [&'static str; 2],
+    /// Words for kbuild, to build modules of the lab's own for it.
+    pub kbuild: &'static [&'static str],
     /// Where a program's libraries are on the host, beside the usual places.
     pub libraries: &'static [&'static str],
 }
@@ -38,6 +40,7 @@ static PROCESSORS: [Processor; 2] = [
         console: "ttyS0",
         line: "/dev/ttyS1",
         line_device: ["-serial", "chardev:line"],
+        kbuild: &["CC=gcc-12"],
         libraries: &["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64"],
     },
     Processor {
@@ -51,6 +54,7 @@ static PROCESSORS: [Processor; 2] = [
         // The machine has a single port of its own; Debian's kernels have the driver for this one built in.
         line: "/dev/ttyS0",
         line_device: ["-device", "pci-serial,chardev=line"],
+        kbuild: &["ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "CC=aarch64-linux-gnu-gcc-12"],
         libraries: &["/usr/aarch64-linux-gnu/lib"],
     },
 ];
