@@ -15,8 +15,7 @@ use crate::{fixes, images};
 /// The longest that a round of one may take, in a machine under load; of several at once, each that much
 /// longer.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// What is said of all of them at once, and how often each then goes on.
-const ALL_AT_ONCE: &str = "all at once";
+/// How many times each of several at once goes on.
 const ROUNDS: usize = 20;
 /// Name of the exercises among the started commands.
 const NAME: &str = "exercises";
@@ -45,12 +44,11 @@ pub fn alone(names: &[String]) -> Result<()> {
     };
     let mut guest = Guest::boot(&lab, &lab.image, &contents)?;
     let mut failed = Vec::new();
-    let all = (wanted.len() > 1).then(|| (ALL_AT_ONCE, wanted.clone()));
-    let each = wanted.iter().map(|one| (one.name, vec![*one]));
-    for (name, exercises) in each.chain(all) {
+    // What disturbs another one need not do so in its first round.
+    let all = (wanted.len() > 1).then(|| ("all at once", wanted.clone(), ROUNDS));
+    let each = wanted.iter().map(|one| (one.name, vec![*one], 1));
+    for (name, exercises, times) in each.chain(all) {
         let running = Running::begin(&mut guest, exercises)?;
-        // What disturbs another one need not do so in its first round.
-        let times = if name == ALL_AT_ONCE { ROUNDS } else { 1 };
         let went_on = (0..times).try_for_each(|_| running.round(&mut guest));
         match (running.end(&mut guest), went_on) {
             (Ok(rounds), Ok(())) => println!("{name}: {rounds} rounds"),
