@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The end-to-end tests. Each prints a line, as `cargo test` does; none is ever skipped silently. Two run at
-//! the same time where there are two processors: a machine by emulation, and what is compiled for the next one.
+//! the same time: a machine by emulation, and what is compiled for the next one.
 
 mod boot;
 mod build;
@@ -143,14 +143,14 @@ type Group = fn(&mut Suite, &Fixture);
 
 /// Groups that do not disturb one another, those that take long first.
 const GROUPS: [Group; 23] = [
-    corpus,
-    lines,
     aarch64,
+    corpus,
+    verify,
     newcode::run,
+    reach::run,
     exploits,
     many::run,
     guest::run,
-    verify,
     soaked,
     boot::run,
     parked::run,
@@ -167,9 +167,6 @@ const GROUPS: [Group; 23] = [
     refusals::run,
     image::run,
 ];
-/// So many groups at the same time, if there are as many processors.
-const WORKERS: usize = 2;
-
 fn verify(suite: &mut Suite, fixture: &Fixture) {
     suite.test("verify_sample", || {
         let units = states::sample(&fixture.lab, &states::SAMPLE)?;
@@ -192,7 +189,8 @@ fn exploits(suite: &mut Suite, fixture: &Fixture) {
     suite.test("exploit", || exploit::run(|fix| fix.target == *target));
 }
 
-fn lines(suite: &mut Suite, _: &Fixture) {
+/// Another line of kernels, which needs nothing of the fixture.
+fn another_line(suite: &mut Suite) {
     let units = line::UNITS.map(str::to_owned);
     suite.test("line_6_12", || line::run(None, 3, &units, states::Which::FirstBoot));
 }
@@ -227,32 +225,43 @@ fn soaked(suite: &mut Suite, _: &Fixture) {
 
 /// Runs the end-to-end tests whose names contain the filter; true if all passed.
 pub fn run(filter: Option<String>) -> Result<bool> {
-    let mut suite = Suite::new(filter);
-    suite.test("demo", demo::run);
-    machine::run(&mut suite);
-    let fixture = Fixture::new()?;
-    // These look at what is in the kernel's tree before and after.
-    build::run(&mut suite, &fixture);
-    reach::run(&mut suite, &fixture);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut own = Suite::new(suite.filter.clone());
-        while let Some(group) = GROUPS.get(next.fetch_add(1, Ordering::Relaxed)) {
-            group(&mut own, &fixture);
-        }
-        own
-    };
-    let done = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..processors.min(WORKERS)).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(ScopedJoinHandle::join).collect::<Vec<_>>()
-    });
-    for own in done {
-        suite.add(own.map_err(|_| anyhow!("a test ended its thread"))?);
-    }
+    let new = || Suite::new(filter.clone());
+    let mut suite = new();
+    std::thread::scope(|scope| -> Result<()> {
+        let beside = scope.spawn(|| {
+            let mut own = new();
+            another_line(&mut own);
+            own
+        });
+        suite.test("demo", demo::run);
+        machine::run(&mut suite);
+        let fixture = Fixture::new()?;
+        // These look at what is in the kernel's tree before and after.
+        build::run(&mut suite, &fixture);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut own = new();
+            while let Some(group) = GROUPS.get(next.fetch_add(1, Ordering::Relaxed)) {
+                group(&mut own, &fixture);
+            }
+            own
+        };
+        std::thread::scope(|scope| {
+            let first = scope.spawn(work);
+            suite.add(ended(beside)?);
+            suite.add(work());
+            suite.add(ended(first)?);
+            Ok(())
+        })
+    })?;
     println!("{} passed, {} failed", suite.passed, suite.failures.len());
     for name in &suite.failures {
         println!("  failed: {name}");
     }
     Ok(suite.failures.is_empty() && suite.passed > 0)
+}
+
+/// What tests beside others have counted.
+fn ended(worker: ScopedJoinHandle<'_, Suite>) -> Result<Suite> {
+    worker.join().map_err(|_| anyhow!("a test ended its thread"))
 }
