@@ -4,8 +4,7 @@
 //! The unit before is built by kbuild in the tree, once; it is kept with the command that made it.
 //! The unit after is made by the same command in an overlay.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,14 +12,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::reach::normal;
-use super::{Built, Overlay, Tree, cache, packages};
+use super::kept::{compressed, keep, kept, uncompressed, whole};
+use super::record::{plain, recorded};
+use super::{Built, Overlay, Tree, cache, packages, warnings};
 use crate::exit::{Exit, Failure};
-
-/// More than a unit's object takes, with its debug sections.
-const MAX_OBJECT: u64 = 1 << 30;
 
 /// Gives each function and object a section.
 const SPLIT: &str = "-ffunction-sections -fdata-sections";
@@ -82,47 +78,12 @@ impl Compiled {
     /// The objects before and after with their debug sections; the overlay must still be there.
     pub(crate) fn whole(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         let (before, after) = &self.whole;
-        let read = || -> std::io::Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            let file = zstd::Decoder::new(std::fs::File::open(before)?)?;
-            file.take(MAX_OBJECT).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let damaged = || format!("{} is damaged; delete it, and try again", before.display());
-        let pre = read().with_context(damaged)?;
+        let pre = uncompressed(before)?;
         let post =
             std::fs::read(after).with_context(|| format!("cannot read {}", after.display()))?;
         Ok((pre, post))
     }
 }
-
-/// How a unit before was made.
-#[derive(Debug, Serialize, Deserialize)]
-struct Made {
-    /// The [`WAY`] of that time.
-    #[serde(default)]
-    way: u32,
-    /// Of the object.
-    sha256: String,
-    command: String,
-    /// The files that it was made from; empty if that is not known.
-    #[serde(default)]
-    files: Vec<String>,
-}
-
-impl Made {
-    /// Whether the unit is made from one of these files, or might be from one of these new ones, of
-    /// which only the last part of the path is given.
-    fn reads(&self, changed: &[&str], new: &[&str]) -> bool {
-        let last = |path: &str| path.rsplit('/').next().is_some_and(|name| new.contains(&name));
-        self.files.is_empty()
-            || self.files.iter().any(|file| changed.contains(&file.as_str()) || last(file))
-    }
-}
-
-/// How kbuild is asked for units. What was made in another way is not taken from the cache: 0 may lack
-/// options that kbuild adds late ([`Tree::make_units`]).
-const WAY: u32 = 1;
 
 /// So many units are compiled before the cache is filled and others get their turn at the tree.
 const CHUNK: usize = 24;
@@ -239,7 +200,7 @@ pub(crate) fn after(
                             name: object.clone(),
                             is_new: built.is_new,
                             post: stripped(tree, &overlay.path().join(object))?,
-                            warnings: fresh_warnings(tree, built, &command, &said)?,
+                            warnings: warnings::fresh(tree, built, &command, &said)?,
                             command,
                             pre,
                             whole: (whole(place, object), overlay.path().join(object)),
@@ -382,102 +343,10 @@ fn failed(what: &str, output: &std::process::Output) -> Failure {
     Failure::new(Exit::Failed, format!("{what}:\n{}", said.trim_end()))
 }
 
-fn sidecar(units: &Path, object: &str) -> PathBuf {
-    units.join(format!("{object}.json"))
-}
-
-/// Where a unit is with its debug sections, compressed.
-fn whole(units: &Path, object: &str) -> PathBuf {
-    units.join(format!("{object}.debug"))
-}
-
-/// The command and the object of a unit that was compiled before and is undamaged.
-fn kept(units: &Path, object: &str) -> Option<(Made, Vec<u8>)> {
-    let made = std::fs::read(sidecar(units, object)).ok()?;
-    let made: Made = serde_json::from_slice(&made).ok()?;
-    let bytes = std::fs::read(units.join(object)).ok()?;
-    if !whole(units, object).is_file() {
-        return None;
-    }
-    (made.way == WAY && packages::sum(&bytes) == made.sha256).then_some((made, bytes))
-}
-
-/// Puts a unit that kbuild has just made into the cache.
-fn keep(tree: &Tree, units: &Path, object: &str) -> Result<()> {
-    let made = tree.source().join(object);
-    let directory = object.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let (command, files) = recorded(&tree.source(), object)?;
-    let bytes = stripped(tree, &made)?;
-    cache::create(&units.join(directory))?;
-    cache::write_whole(
-        &whole(units, object),
-        &compressed(&made).with_context(|| format!("cannot read {}", made.display()))?,
-    )?;
-    cache::write_whole(&units.join(object), &bytes)?;
-    let made = Made { way: WAY, sha256: packages::sum(&bytes), command, files };
-    cache::write_whole(&sidecar(units, object), &serde_json::to_vec_pretty(&made)?)
-}
-
-/// Where kbuild records how it made a file.
-pub(super) fn record(tree: &Path, product: &str) -> PathBuf {
-    let (directory, name) = product.rsplit_once('/').unwrap_or(("", product));
-    tree.join(directory).join(format!(".{name}.cmd"))
-}
-
-/// How kbuild made a file, and from which ones.
-pub(super) fn recorded(tree: &Path, product: &str) -> Result<(String, Vec<String>)> {
-    let record = record(tree, product);
-    let text = std::fs::read_to_string(&record)
-        .with_context(|| format!("the build left no {}", record.display()))?;
-    let command = command(&text)
-        .with_context(|| format!("{} does not say how the unit was made", record.display()))?;
-    Ok((command.to_owned(), files(&text)))
-}
-
 /// The object that is made of a source file.
 pub(crate) fn object_of(path: &str) -> Option<String> {
     let stem = path.strip_suffix(".c").or_else(|| path.strip_suffix(".S"))?;
     Some(format!("{stem}.o"))
-}
-
-/// The command in a file that kbuild writes: `cmd_PATH := …` until 6.2, then `savedcmd_PATH := …`
-/// (scripts/Kbuild.include).
-pub(super) fn command(text: &str) -> Option<&str> {
-    let line = text.lines().next()?;
-    let (name, command) = line.split_once(" := ")?;
-    (name.starts_with("cmd_") || name.starts_with("savedcmd_")).then_some(command)
-}
-
-/// The files in a file that kbuild writes (scripts/basic/fixdep.c): `source_PATH := …`, then lines
-/// that go on behind `deps_PATH := `.
-pub(super) fn files(text: &str) -> Vec<String> {
-    let mut files = Vec::new();
-    let mut listed = false;
-    for line in text.lines() {
-        if let Some((_, source)) =
-            line.split_once(" := ").filter(|(name, _)| name.starts_with("source_"))
-        {
-            files.push(normal(source));
-        }
-        if listed {
-            let file = line.trim().trim_end_matches('\\').trim_end();
-            // An option that matters stands as a wildcard.
-            if !file.is_empty() && !file.starts_with('$') {
-                files.push(normal(file));
-            }
-        }
-        listed = (listed || line.starts_with("deps_")) && line.ends_with('\\');
-    }
-    // Without its list, nothing is known.
-    if files.len() < 2 { Vec::new() } else { files }
-}
-
-/// A file, compressed, with a sum of its contents.
-fn compressed(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut out = zstd::Encoder::new(Vec::new(), 1)?;
-    out.include_checksum(true)?;
-    std::io::copy(&mut std::fs::File::open(path)?, &mut out)?;
-    out.finish()
 }
 
 /// An object without its debug sections.
@@ -485,11 +354,6 @@ pub(super) fn stripped(tree: &Tree, object: &Path) -> Result<Vec<u8>> {
     let out = tree.scratch()?;
     packages::run(tree.tool("strip").arg("-g").arg("-o").arg(out.path()).arg(object))?;
     std::fs::read(out.path()).context("strip left no file")
-}
-
-/// A recorded command as a shell takes it: it was written to stand in a makefile.
-pub(super) fn plain(command: &str) -> String {
-    command.replace("$$", "$").replace("$(pound)", "#")
 }
 
 /// Runs a unit's command; what it said.
@@ -505,50 +369,6 @@ pub(super) fn one(overlay: &Overlay, command: &str) -> Result<String, Failure> {
         return Err(failed("post: the patched source does not compile", &output));
     }
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
-}
-
-/// What objtool warns of; what it says of the unit before is no matter of the patch. That unit is
-/// only compiled again, in an overlay without changes, if there is a warning.
-fn fresh_warnings(
-    tree: &Tree,
-    built: &Built,
-    command: &str,
-    said: &str,
-) -> Result<Vec<String>, Failure> {
-    if warnings(said).next().is_none() {
-        return Ok(Vec::new());
-    }
-    let before = if built.is_new {
-        String::new()
-    } else {
-        let goal = std::iter::once(built.goal.as_str());
-        let place = tree.directory("build")?;
-        one(&Overlay::new(&place, &tree.source(), std::iter::empty(), goal)?, command)?
-    };
-    Ok(added(&before, said))
-}
-
-/// The warnings that only the second text has, wherever in a function they are.
-fn added(before: &str, after: &str) -> Vec<String> {
-    let known: BTreeSet<String> = warnings(before).map(anywhere).collect();
-    warnings(after).filter(|line| !known.contains(&anywhere(line))).map(str::to_owned).collect()
-}
-
-/// `UNIT.o: warning: objtool: FUNCTION()+0xOFFSET: TEXT` (`WARN_FUNC`,
-/// tools/objtool/include/objtool/warn.h).
-fn warnings(said: &str) -> impl Iterator<Item = &str> {
-    said.lines().map(str::trim).filter(|line| line.contains("warning: objtool: "))
-}
-
-/// Without offsets.
-fn anywhere(line: &str) -> String {
-    let mut parts = line.split("+0x");
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        out.push_str("+?");
-        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_hexdigit()));
-    }
-    out
 }
 
 #[cfg(test)]
@@ -567,33 +387,6 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_found_in_both_forms() {
-        let old =
-            "cmd_net/core/sock.o := gcc -c -o net/core/sock.o net/core/sock.c\n\nsource_x := y\n";
-        assert_eq!(command(old), Some("gcc -c -o net/core/sock.o net/core/sock.c"));
-        assert_eq!(
-            command("savedcmd_a.o := gcc a.c ; ./objtool a.o\n"),
-            Some("gcc a.c ; ./objtool a.o")
-        );
-        assert_eq!(command("source_a.o := a.c\n"), None);
-    }
-
-    #[test]
-    fn a_unit_is_left_out_only_if_it_is_known_what_it_reads() {
-        let text = "cmd_d/a.o := gcc\n\nsource_d/a.o := d/a.c\n\ndeps_d/a.o := \\\n    \
-                    $(wildcard include/config/SMP) \\\n  include/linux/x.h \\\n  ./d/../d/y.h \\\n\n\
-                    d/a.o: $(deps_d/a.o)\n";
-        let files = files(text);
-        assert_eq!(files, ["d/a.c", "include/linux/x.h", "d/y.h"]);
-        let mut made = Made { way: WAY, sha256: String::new(), command: String::new(), files };
-        assert!(made.reads(&["include/linux/x.h"], &[]) && made.reads(&["no.h", "d/a.c"], &[]));
-        assert!(!made.reads(&["include/linux/z.h"], &["z.h"]));
-        assert!(made.reads(&["include/x.h"], &["x.h"]), "it may be found first");
-        made.files.clear();
-        assert!(made.reads(&["include/linux/z.h"], &[]));
-    }
-
-    #[test]
     fn every_kernel_is_built_with_whole_debug_information() {
         let plain = "KCFLAGS=-ffunction-sections -fdata-sections";
         assert_eq!(flags("CONFIG_DEBUG_INFO=y\n# CONFIG_DEBUG_INFO_SPLIT is not set\n"), [plain]);
@@ -603,20 +396,6 @@ mod tests {
             [format!("{plain} -gno-split-dwarf")]
         );
         assert_eq!(flags("CONFIG_DEBUG_INFO=y\nCONFIG_X86_KERNEL_IBT=y\n").len(), 2);
-    }
-
-    #[test]
-    fn only_new_warnings_of_the_checker_count() {
-        let before = "d/a.o: warning: objtool: f()+0x12: unreachable instruction\n";
-        let after = "d/a.c:3: warning: unused variable\n\
-                     d/a.o: warning: objtool: f()+0x1f: unreachable instruction\n\
-                     d/a.o: warning: objtool: f+0x1f: return with modified stack frame\n\
-                     d/a.o: warning: objtool: missing symbol for section .text\n";
-        let said = ["return with modified stack frame", "missing symbol for section .text"];
-        let found = added(before, after);
-        assert_eq!(found.len(), 2);
-        assert!(found.iter().zip(said).all(|(line, end)| line.ends_with(end)), "{found:?}");
-        assert_eq!(added(after, before), [""; 0]);
     }
 
     #[test]
@@ -641,30 +420,5 @@ mod tests {
         packed[middle] ^= 1;
         std::fs::write(file("pre.o.debug"), &packed).unwrap();
         assert!(compiled.whole().unwrap_err().to_string().contains("delete it"));
-    }
-
-    #[test]
-    fn a_damaged_unit_is_not_taken() {
-        let units = tempfile::tempdir().unwrap();
-        let mut made = Made {
-            way: WAY,
-            sha256: packages::sum(b"object"),
-            command: "c".into(),
-            files: Vec::new(),
-        };
-        std::fs::write(units.path().join("a.o"), b"object").unwrap();
-        std::fs::write(whole(units.path(), "a.o"), b"").unwrap();
-        let told = |made: &Made| {
-            let text = serde_json::to_vec(made).unwrap();
-            std::fs::write(sidecar(units.path(), "a.o"), text).unwrap();
-        };
-        told(&made);
-        assert!(kept(units.path(), "a.o").is_some());
-        std::fs::write(units.path().join("a.o"), b"objecT").unwrap();
-        assert!(kept(units.path(), "a.o").is_none());
-        std::fs::write(units.path().join("a.o"), b"object").unwrap();
-        made.way = WAY - 1;
-        told(&made);
-        assert!(kept(units.path(), "a.o").is_none(), "it was made in another way");
     }
 }

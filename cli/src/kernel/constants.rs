@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::compile::{command, files, plain};
+use super::record::{command, files, plain};
 use super::{Overlay, Tree};
 
 /// Paths of the assembly that this kernel's constants are taken from.

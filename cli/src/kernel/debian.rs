@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use splice_core::arch::Arch;
 
 use super::packages::Apt;
-use super::tree::Parts;
+use super::prepare::Parts;
 use super::{cache, packages, sources};
 
 /// A kernel whose image, headers and source apt offers in one version.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rayon::prelude::*;
 
-use super::compile::{one, pool, record, recorded, turns};
+use super::compile::{one, pool, turns};
+use super::record::{record, recorded};
 use super::text::differs;
 use super::{Built, Overlay, Tree};
 use crate::exit::Failure;

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use super::Tree;
-use super::compile::plain;
+use super::record::plain;
 
 const GENKSYMS: &str = "scripts/genksyms/genksyms";
 
