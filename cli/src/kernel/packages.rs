@@ -52,6 +52,8 @@ impl Apt {
             format!("APT::Architectures={architecture}"),
             format!("Dir::State::Lists={}", lists.display()),
             format!("Dir::Cache={}", place.display()),
+            // Images for containers turn it off; without it each question reads all lists anew.
+            "Dir::Cache::pkgcache=pkgcache.bin".to_owned(),
             // Whatever is installed here is no part of that.
             "Dir::State::status=/dev/null".to_owned(),
         ];
