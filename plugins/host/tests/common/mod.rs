@@ -33,13 +33,15 @@ pub(crate) fn build(package: &str) -> PathBuf {
     build_file(package, &format!("lib{}.so", package.replace('-', "_")))
 }
 
-/// Builds a package of the workspace, in this build's profile; returns the file of that name.
+/// Builds a package of the workspace, in this build's profile; returns the file of that name. The command is
+/// built with it: by itself, a package asks less of what both depend on, and all of that would be built again.
 pub(crate) fn build_file(package: &str, name: &str) -> PathBuf {
     let (target, profile) = target();
     let cargo_profile = if profile == "debug" { "dev" } else { &profile };
     run(Command::new(env!("CARGO"))
         .current_dir(root())
-        .args(["build", "--quiet", "--locked", "--package", package, "--profile", cargo_profile])
+        .args(["build", "--quiet", "--locked", "--package", package, "--package", "splice-cli"])
+        .args(["--profile", cargo_profile])
         .arg("--target-dir")
         .arg(&target));
     let file = target.join(&profile).join(name);
