@@ -89,7 +89,7 @@ pub(crate) fn places<'a>(code: &Code<'a>) -> Result<Vec<Place<'a>>, ArchError> {
 fn place<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Option<Place<'a>>, ArchError> {
     match entry.section {
         special::ALTERNATIVES => alternatives::place(code, entry),
-        special::PATCHABLE => ftrace(code, entry).map(Some),
+        special::PATCHABLE => ftrace(code, entry),
         special::JUMP_LABELS => jump_label(code, entry).map(Some),
         s if special::is(special::RUNTIME_POINTERS, s) => runtime_pointer(code, entry).map(Some),
         s if special::is(special::RUNTIME_SHIFTS, s) => runtime_shift(code, entry).map(Some),
@@ -102,13 +102,17 @@ fn place<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Option<Place<'a>>, Ar
 }
 
 /// Ftrace site: of the two nops the first becomes `mov x9, x30` when the kernel starts or the
-/// module is loaded, the second a call while somebody traces.
-fn ftrace<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Place<'a>, ArchError> {
+/// module is loaded, the second a call while somebody traces. An entry behind the code is about what the
+/// tracer keeps before the next function (`CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS`, since 6.4).
+fn ftrace<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Option<Place<'a>>, ArchError> {
+    if entry.offset >= code.bytes.len() as u64 {
+        return Ok(None);
+    }
     let own = own(code, entry, PATCHABLE_WORDS * insn::LEN)?;
     if own != Form::fixed("", &[NOP, NOP]) {
         return Err(malformed(code, entry, "no two nops stand there"));
     }
-    Ok(ftrace_place(entry.offset))
+    Ok(Some(ftrace_place(entry.offset)))
 }
 
 fn ftrace_place<'a>(start: u64) -> Place<'a> {

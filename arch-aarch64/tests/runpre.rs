@@ -581,3 +581,27 @@ fn a_function_is_not_taken_for_an_object_of_its_name() {
         .check(&linked.manifest(&["first"], vec![linked.local("unused")]), linked.text.clone());
     assert!(matches!(refusal, Err(Refusal::NoSymbol { name, .. }) if name == "unused"));
 }
+
+/// As a kernel is built whose tracer has its data before each function (`CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS`,
+/// arch/arm64/Makefile, 6.4), several to a section.
+const TRACED: &str = r#"
+#define AS_BUILT __attribute__((noinline, section(".text.built"), aligned(8), patchable_function_entry(4, 2)))
+extern int shared(int);
+AS_BUILT int first(int x) { return shared(x) + 1; }
+AS_BUILT int second(int x) { return shared(x) * 3; }
+AS_BUILT int third(int x) { return first(x) + second(x); }
+"#;
+
+#[test]
+fn the_tracers_data_before_a_function_is_not_part_of_the_one_before() {
+    let linked = link_units("first", TRACED, TWO);
+    let names = ["first", "second", "third"];
+    let mut text = linked.text.clone();
+    for name in names {
+        let data = (linked.only(name) - BASE - 8) as usize;
+        assert_eq!(text[data..data + 8], [0x1f, 0x20, 0x03, 0xd5].repeat(2), "{name}");
+        text[data..data + 8].copy_from_slice(&(BASE + 0x20_0000).to_le_bytes());
+    }
+    let report = linked.check(&linked.manifest(&names, vec![]), text).unwrap();
+    assert_eq!(report.targets[0].proven(), 3);
+}
