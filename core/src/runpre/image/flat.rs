@@ -4,8 +4,8 @@
 //! Where such a kernel is linked as a position independent program, it moves itself at its start: where it
 //! has pointers the image holds nothing, and a table tells what is to be there (`Elf64_Rela` with the
 //! processor's relative relocation; `.rela.dyn`). The pointers tell the address that the image was linked
-//! for, too: none leads before its first byte. Other kernels have no such table, and lie where they were
-//! linked.
+//! for, too: none leads before its first byte, but for those that lead nowhere, to 0 (arm64's 6.12 has
+//! some). Other kernels have no such table, and lie where they were linked.
 
 use crate::arch::FlatImage;
 
@@ -25,7 +25,7 @@ pub(super) fn place(image: &mut [u8], flat: FlatImage) -> Result<u64, String> {
             "it has no table of relative relocations, which tells where it is linked for".into()
         });
     };
-    let first = entries.iter().map(|(_, to)| *to).min().unwrap_or(0);
+    let first = entries.iter().map(|(_, to)| *to).filter(|to| *to != 0).min().unwrap_or(0);
     let base = first & !(BLOCK - 1);
     for (place, to) in entries {
         let at = place.checked_sub(base).and_then(|at| usize::try_from(at).ok());
@@ -91,6 +91,16 @@ mod tests {
         assert_eq!(word(&image, 0), Some(BASE + 0x40));
         assert_eq!(word(&image, 8 * 1999), Some(BASE + 0x40 + 1999));
         assert_eq!(word(&image, 8 * 2000), Some(0));
+    }
+
+    #[test]
+    fn what_leads_nowhere_says_nothing_of_the_address() {
+        let mut image = image(2000, BASE + 8 * 1999);
+        let nowhere = 0x1_0000 + 5 * ENTRY + ADDEND;
+        image[nowhere..nowhere + 8].fill(0);
+        assert_eq!(place(&mut image, FLAT), Ok(BASE));
+        assert_eq!(word(&image, 8 * 4), Some(BASE + 0x40 + 4));
+        assert_eq!(word(&image, 8 * 5), Some(0));
     }
 
     #[test]
