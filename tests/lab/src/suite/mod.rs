@@ -167,6 +167,7 @@ const GROUPS: [Group; 23] = [
     refusals::run,
     image::run,
 ];
+
 fn verify(suite: &mut Suite, fixture: &Fixture) {
     suite.test("verify_sample", || {
         let units = states::sample(&fixture.lab, &states::SAMPLE)?;
