@@ -4,8 +4,8 @@
 //! Where such a kernel is linked as a position independent program, it moves itself at its start: where it
 //! has pointers the image holds nothing, and a table tells what is to be there (`Elf64_Rela` with the
 //! processor's relative relocation; `.rela.dyn`). The pointers tell the address that the image was linked
-//! for, too: none leads before its first byte, but for those that lead nowhere, to 0 (arm64's 6.12 has
-//! some). Other kernels have no such table, and lie where they were linked.
+//! for, too: none leads before its first byte, but for those that lead nowhere, to 0 (some kernels have a
+//! few hundred). Other kernels have no such table, and lie where they were linked.
 
 use crate::arch::FlatImage;
 
