@@ -103,7 +103,7 @@ fn place<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Option<Place<'a>>, Ar
 
 /// Ftrace site: of the two nops the first becomes `mov x9, x30` when the kernel starts or the
 /// module is loaded, the second a call while somebody traces. An entry behind the code is about what the
-/// tracer keeps before the next function (`CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS`, since 6.4).
+/// tracer keeps before the next function (`CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS`, as in 6.12).
 fn ftrace<'a>(code: &Code<'a>, entry: &Entry<'a>) -> Result<Option<Place<'a>>, ArchError> {
     if entry.offset >= code.bytes.len() as u64 {
         return Ok(None);

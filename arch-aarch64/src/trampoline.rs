@@ -32,9 +32,9 @@ fn behind_pad(code: &Code<'_>) -> u64 {
 }
 
 /// Offset of the two instructions that the compiler left for tracing, if it did: where an entry
-/// says so, or two nops behind the landing pad. (With the tracer's data before each function, as
-/// since 6.4, the entry is about that data, and not handed over with the function. No other code
-/// begins with two nops.)
+/// says so, or two nops behind the landing pad. (With the tracer's data before each function, as in 6.12,
+/// the entry is about that data: it is not handed over with the function, but with the one before if
+/// both share a section. No other code begins with two nops.)
 pub(crate) fn patchable(code: &Code<'_>) -> Option<u64> {
     let start = behind_pad(code);
     let listed = code.entries.iter().any(|e| e.section == special::PATCHABLE && e.offset == start);

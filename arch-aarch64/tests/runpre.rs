@@ -583,7 +583,7 @@ fn a_function_is_not_taken_for_an_object_of_its_name() {
 }
 
 /// As a kernel is built whose tracer has its data before each function (`CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS`,
-/// arch/arm64/Makefile, 6.4), several to a section.
+/// arch/arm64/Makefile, 6.12), several to a section.
 const TRACED: &str = r#"
 #define AS_BUILT __attribute__((noinline, section(".text.built"), aligned(8), patchable_function_entry(4, 2)))
 extern int shared(int);
